@@ -1,0 +1,223 @@
+"""Every option, once: name, default, unit and help stand in `Config`'s fields and nowhere else.
+
+The environment variables, the README's table and the command line's help are made from these declarations.
+Keyword arguments win over the environment, the environment over defaults.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Any
+
+from otel_analytics.errors import ConfigError
+from otel_analytics.events import BusinessEvent
+from otel_analytics.option_kinds import (
+    BaseUrl,
+    BusinessEvents,
+    Choice,
+    Flag,
+    HeaderValue,
+    Kind,
+    Number,
+    Patterns,
+    Text,
+)
+
+ENV_PREFIX = "OTEL_EXPORTER_ANALYTICS_"
+
+
+def _option(default: Any, kind: Kind, text: str, *, secret: bool = False) -> Any:
+    metadata = {"kind": kind, "help": text, "secret": secret}
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata=metadata, repr=not secret)
+    return field(default=default, metadata=metadata, repr=not secret)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """All options of the exporter and the client, checked. Durations are milliseconds.
+
+    Args:
+        **options: Any option by name; `None` means "not given". See the README's table.
+
+    Raises:
+        ConfigError: An option has a value it cannot have. `Config` itself takes values only;
+            `Config.resolve` reads the environment too.
+    """
+
+    endpoint: str = _option(
+        "http://localhost:4380",
+        BaseUrl(),
+        "Base URL of the collector; events go to `/analytics/track/...` below it.",
+    )
+    write_key: str | None = _option(
+        None, HeaderValue(), "Sent as `X-Write-Key`; never in a log, repr or traceback.", secret=True
+    )
+    app_name: str | None = _option(
+        None, Text(), "The `app` of views; without it, the resource's `service.name`."
+    )
+    timeout_millis: int = _option(
+        5000, Number(1, "milliseconds"), "Longest time of one request, connecting included."
+    )
+    batching: str = _option(
+        "auto",
+        Choice("auto", "on", "off"),
+        "`auto`: batches once the collector advertises them; `on`: from the first request; `off`: never.",
+    )
+    max_batch_size: int = _option(
+        512, Number(1, "events"), "Most events in a batch; the collector's limit wins if smaller."
+    )
+    max_batch_bytes: int = _option(
+        1_000_000,
+        Number(1, "bytes"),
+        "Largest batch, uncompressed; the collector's limit wins if smaller.",
+    )
+    max_queue_size: int = _option(
+        10_000, Number(1, "events"), "Events waiting in memory, for views and for engagements each."
+    )
+    max_connections: int = _option(8, Number(1, "connections"), "Requests in flight when sending singly.")
+    flush_interval_millis: int = _option(
+        1000, Number(1, "milliseconds"), "Longest wait of an event for a batch to fill."
+    )
+    shutdown_timeout_millis: int = _option(
+        5000, Number(0, "milliseconds"), "Longest time the process waits at exit for what is not sent yet."
+    )
+    compression: str = _option(
+        "auto",
+        Choice("auto", "none", "gzip"),
+        "`auto`: gzip where the collector advertised it; `gzip`: always; `none`: never.",
+    )
+    view_metadata: bool = _option(
+        True,  # noqa: FBT003 - the option's default
+        Flag(),
+        "Add `metadata` (event id, time, status code, route, trace) to views; false for a collector "
+        "whose schema forbids unknown keys.",
+    )
+    business_events: Mapping[str, BusinessEvent] = _option(
+        {},
+        BusinessEvents(),
+        'Event names beside the built-in five: `{"invoice_paid": "purchase"}`, or a `BusinessEvent`.',
+    )
+    client_ip: str = _option(
+        "full",
+        Choice("full", "truncate", "drop"),
+        "`truncate` keeps /24 of an IPv4 and /48 of an IPv6 address; `drop` sends none.",
+    )
+    anonymous_user_id: str = _option(
+        "anonymous",
+        Text(empty=True),
+        "`userId` of an engagement nobody is known for; empty: such events are dropped and counted.",
+    )
+    trusted_proxy_hops: int = _option(
+        0,
+        Number(0, "proxies"),
+        "Proxies before the application whose X-Forwarded-For (or Forwarded) entry is trusted, counted from "
+        "the right; the header must be captured by the instrumentation.",
+    )
+    device_type: str = _option(
+        "desktop", Text(), "`deviceType` of views: a fixed word, or `auto` to read it from the user agent."
+    )
+    excluded_endpoints: tuple[str, ...] = _option(
+        (),
+        Patterns(),
+        "Endpoints that give no view: shell patterns of `METHOD:endpoint` or of the endpoint alone.",
+    )
+    max_endpoints: int = _option(
+        1000,
+        Number(1, "endpoints"),
+        "Distinct endpoints taken from raw paths, where there is no route; further ones become `{other}`.",
+    )
+    debug: bool = _option(False, Flag(), "Log every delivery at DEBUG, without payloads.")  # noqa: FBT003
+
+    def __post_init__(self) -> None:
+        """Check every option, whoever made this object."""
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if value is None and option.default is None:
+                continue
+            object.__setattr__(self, option.name, _checked(option, value, option.name))
+
+    @classmethod
+    def resolve(cls, *, environ: Mapping[str, str] | None = None, **options: Any) -> Config:
+        """Build from keyword arguments and the environment.
+
+        Args:
+            environ: The environment to read, `os.environ` by default.
+            **options: Options by name; `None` is "not given".
+
+        Raises:
+            ConfigError: An unknown option, or a value that it cannot have.
+        """
+        known = {option.name: option for option in fields(cls)}
+        for name in options:
+            if name not in known:
+                raise ConfigError(_unknown_option(name, known))
+        environ = os.environ if environ is None else environ
+        values = {name: value for name, value in options.items() if value is not None}
+        for name, option in known.items():
+            # The OpenTelemetry specification: an empty variable is an unset one.
+            text = environ.get(env_name(name), "")
+            if name not in values and text:
+                values[name] = _parsed(option, text)
+        return cls(**values)
+
+
+def env_name(option: str) -> str:
+    """Return an option's environment variable; as in the SDK, durations there lose their ``_millis``."""
+    return ENV_PREFIX + option.removesuffix("_millis").upper()
+
+
+def describe_options() -> list[dict[str, str]]:
+    """Return name, env, default, unit and help of each option, as the README's table shows them."""
+    return [
+        {
+            "name": option.name,
+            "env": env_name(option.name),
+            "default": _default_text(option),
+            "unit": getattr(option.metadata["kind"], "unit", ""),
+            "help": option.metadata["help"],
+        }
+        for option in fields(Config)
+    ]
+
+
+def _default_text(option: Field[Any]) -> str:
+    if option.default in (None, MISSING, ()):
+        return "none"
+    if isinstance(option.default, bool):
+        return str(option.default).lower()
+    return str(option.default)
+
+
+def _parsed(option: Field[Any], text: str) -> Any:
+    try:
+        return _checked(option, option.metadata["kind"].parse(text), env_name(option.name))
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise _config_error(option, text, env_name(option.name), error) from None
+
+
+def _checked(option: Field[Any], value: Any, spelling: str) -> Any:
+    try:
+        return option.metadata["kind"].check(value)
+    except (ValueError, TypeError) as error:
+        raise _config_error(option, value, spelling, error) from None
+
+
+def _config_error(option: Field[Any], value: Any, spelling: str, error: Exception) -> ConfigError:
+    shown = "<hidden>" if option.metadata["secret"] or "credentials" in str(error) else repr(value)[:100]
+    default = _default_text(option)
+    return ConfigError(
+        f"{spelling}={shown}: {error}. Pass {option.name}=... or set {env_name(option.name)}, "
+        f"or leave it out for the default ({default})."
+    )
+
+
+def _unknown_option(name: str, known: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"the options are {', '.join(known)}."
+    return f"{name} is not an option: {hint}"

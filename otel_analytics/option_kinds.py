@@ -1,0 +1,218 @@
+"""What an option's value may be: each kind reads text (the environment) and checks values (code).
+
+A kind raises ``ValueError`` that completes the sentence "<option> <value>: must be ..."; `config` adds the
+option's name, its environment variable and the remedy.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import SplitResult, urlsplit
+
+from otel_analytics.events import BusinessEvent
+
+_TRUE = frozenset({"true", "1", "yes", "on"})
+_FALSE = frozenset({"false", "0", "no", "off"})
+_VISIBLE_ASCII = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+
+
+class Kind(Protocol):
+    """How one kind of option is read and checked."""
+
+    def parse(self, text: str) -> Any:
+        """Read a value from an environment variable's text; raises `ValueError`."""
+
+    def check(self, value: Any) -> Any:
+        """Return the value in its final form, or raise `ValueError`."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """A whole number in ``unit``, at least ``minimum``; YAML's ``5e3`` counts as whole."""
+
+    minimum: int
+    unit: str = ""
+
+    def parse(self, text: str) -> int:
+        """Read decimal digits; ``5_000`` is fine, ``5s`` is not."""
+        try:
+            return int(text)
+        except ValueError:
+            raise ValueError(self._expectation) from None
+
+    def check(self, value: Any) -> int:
+        """Refuse booleans, fractions and what is below the minimum."""
+        whole = not isinstance(value, bool) and (
+            isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+        )
+        if not whole or value < self.minimum:
+            raise ValueError(self._expectation)
+        return int(value)
+
+    @property
+    def _expectation(self) -> str:
+        of_unit = f" of {self.unit}" if self.unit else ""
+        return f"must be a whole number{of_unit}, {self.minimum} or more"
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A boolean; in the environment ``true`` or ``false`` in any case."""
+
+    def parse(self, text: str) -> bool:
+        """Read the usual words for yes and no."""
+        word = text.lower()
+        if word not in _TRUE | _FALSE:
+            raise ValueError("must be true or false")
+        return word in _TRUE
+
+    def check(self, value: Any) -> bool:
+        """Accept booleans only."""
+        if not isinstance(value, bool):
+            raise ValueError("must be True or False")  # noqa: TRY004 - `config` turns it into ConfigError
+        return value
+
+
+class Choice:
+    """One of a few words; YAML 1.1 reads a bare ``on`` or ``off`` as a boolean, so those are words again."""
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    def parse(self, text: str) -> str:
+        """Words are case-insensitive in the environment."""
+        return self.check(text.lower())
+
+    def check(self, value: Any) -> str:
+        """Return the word."""
+        word = {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+        if word not in self.words:
+            raise ValueError(f"must be one of {', '.join(self.words)}")
+        return str(word)
+
+
+@dataclass(frozen=True)
+class Text:
+    """Any text; ``empty`` says whether the empty string is a value of its own (set in code only)."""
+
+    empty: bool = False
+
+    def parse(self, text: str) -> str:
+        """Take the text as it is."""
+        return text
+
+    def check(self, value: Any) -> str:
+        """Refuse what is no string."""
+        if not isinstance(value, str) or not (value or self.empty):
+            raise ValueError("must be a string" if self.empty else "must be a non-empty string")
+        return value
+
+
+@dataclass(frozen=True)
+class HeaderValue:
+    """Text that can stand in an HTTP header (RFC 9110, section 5.5), kept to visible ASCII."""
+
+    def parse(self, text: str) -> str:
+        """Drop the blanks around it, which a copied secret often has."""
+        return text.strip()
+
+    def check(self, value: Any) -> str:
+        """Refuse control characters: they would split the request."""
+        if not isinstance(value, str) or not _VISIBLE_ASCII.fullmatch(value):
+            raise ValueError("must be visible ASCII characters, without line breaks or blanks around them")
+        return value
+
+
+@dataclass(frozen=True)
+class BaseUrl:
+    """An absolute http or https URL without credentials, query or fragment; a trailing slash is dropped."""
+
+    def parse(self, text: str) -> str:
+        """Take the text as it is."""
+        return text.strip()
+
+    def check(self, value: Any) -> str:
+        """Return the URL without its trailing slash."""
+        wanted = "must be a URL such as https://analytics.example.com"
+        if not isinstance(value, str):
+            raise ValueError(wanted)  # noqa: TRY004 - `config` turns it into ConfigError
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or not _has_valid_port(parts):
+            raise ValueError(wanted)
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("must not hold credentials; use write_key")
+        if parts.query or parts.fragment:
+            raise ValueError("must not have a query or fragment")
+        if re.search(r"[\x00-\x20\x7f]", value):
+            raise ValueError("must not hold blanks or control characters")
+        return value.rstrip("/")
+
+
+def _has_valid_port(parts: SplitResult) -> bool:
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True)
+class BusinessEvents:
+    """More business events: ``{"invoice_paid": "purchase"}`` or a `BusinessEvent` for each name.
+
+    In the environment ``invoice_paid=purchase,lead_created=signup``, or the same as a JSON object.
+    """
+
+    def parse(self, text: str) -> dict[str, BusinessEvent]:
+        """Read the short form or JSON."""
+        if text.lstrip().startswith("{"):
+            try:
+                return self.check(json.loads(text))
+            except json.JSONDecodeError:
+                raise ValueError("must be valid JSON where it begins with {") from None
+        pairs = (pair.partition("=") for pair in text.split(",") if pair.strip())
+        return self.check({name.strip(): metric_type.strip() for name, _, metric_type in pairs})
+
+    def check(self, value: Any) -> dict[str, BusinessEvent]:
+        """Return each name's `BusinessEvent`."""
+        if not isinstance(value, Mapping):
+            raise ValueError("must map event names to metric types")  # noqa: TRY004 - as above
+        return {self._name(name): self._event(event) for name, event in value.items()}
+
+    @staticmethod
+    def _name(name: Any) -> str:
+        if not isinstance(name, str) or not name:
+            raise ValueError("must have non-empty strings for event names")
+        return name
+
+    @staticmethod
+    def _event(event: Any) -> BusinessEvent:
+        if isinstance(event, BusinessEvent):
+            return event
+        if isinstance(event, Mapping):
+            try:
+                return BusinessEvent(**event)
+            except TypeError:
+                raise ValueError("must have BusinessEvent's fields for keys") from None
+        return BusinessEvent(event)
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """Shell patterns; in the environment separated by commas."""
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        """Read the patterns between the commas."""
+        return tuple(pattern.strip() for pattern in text.split(",") if pattern.strip())
+
+    def check(self, value: Any) -> tuple[str, ...]:
+        """Return the patterns as a tuple; one alone is no list."""
+        if isinstance(value, str) or not isinstance(value, Iterable):
+            raise ValueError("must be a list of patterns")  # noqa: TRY004 - `config` turns it into ConfigError
+        patterns = tuple(value)
+        if not all(isinstance(pattern, str) and pattern for pattern in patterns):
+            raise ValueError("must have non-empty strings for patterns")
+        return patterns

@@ -1,0 +1,137 @@
+"""Options: from code, from the environment, and what a wrong one says."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pytest
+
+from otel_analytics import BusinessEvent, Config, ConfigError
+from otel_analytics.config import describe_options, env_name
+
+
+def resolve(environ: dict[str, str] | None = None, **options: Any) -> Config:
+    return Config.resolve(environ=environ or {}, **options)
+
+
+def test_defaults() -> None:
+    config = resolve()
+    assert config == Config()
+    assert (config.endpoint, config.batching, config.max_queue_size) == (
+        "http://localhost:4380",
+        "auto",
+        10_000,
+    )
+
+
+def test_code_wins_over_the_environment_and_that_over_the_default() -> None:
+    environ = {"OTEL_EXPORTER_ANALYTICS_TIMEOUT": "1000", "OTEL_EXPORTER_ANALYTICS_APP_NAME": "env"}
+    config = resolve(environ, app_name="code", write_key=None)
+    assert (config.timeout_millis, config.app_name, config.write_key) == (1000, "code", None)
+
+
+def test_an_empty_variable_is_an_unset_one() -> None:
+    assert resolve({"OTEL_EXPORTER_ANALYTICS_ENDPOINT": ""}).endpoint == "http://localhost:4380"
+
+
+FROM_ENVIRONMENT = [
+    ("VIEW_METADATA", "False", "view_metadata", False),
+    ("DEBUG", "1", "debug", True),
+    ("BATCHING", "OFF", "batching", "off"),
+    ("FLUSH_INTERVAL", "250", "flush_interval_millis", 250),
+    ("SHUTDOWN_TIMEOUT", "0", "shutdown_timeout_millis", 0),
+    ("WRITE_KEY", " wk_1 ", "write_key", "wk_1"),
+    ("ENDPOINT", "https://a.example/base/", "endpoint", "https://a.example/base"),
+    ("BUSINESS_EVENTS", "paid=purchase, lead=signup", "business_events",
+     {"paid": BusinessEvent("purchase"), "lead": BusinessEvent("signup")}),
+    ("BUSINESS_EVENTS", '{"paid": {"metric_type": "purchase", "target_type": "invoice"}}', "business_events",
+     {"paid": BusinessEvent("purchase", "invoice")}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("variable", "text", "option", "value"), FROM_ENVIRONMENT)
+def test_environment(variable: str, text: str, option: str, value: Any) -> None:
+    assert getattr(resolve({f"OTEL_EXPORTER_ANALYTICS_{variable}": text}), option) == value
+
+
+WRONG = [
+    ("endpoint", "ftp://a.example"),
+    ("endpoint", "analytics.example.com"),
+    ("endpoint", "http://"),
+    ("endpoint", "https://a.example/?key=1"),
+    ("endpoint", "https://a.example:port"),
+    ("endpoint", 7),
+    ("timeout_millis", 0),
+    ("timeout_millis", -1),
+    ("timeout_millis", "5s"),
+    ("timeout_millis", True),
+    ("timeout_millis", 1.5),
+    ("timeout_millis", float("nan")),
+    ("batching", "maybe"),
+    ("compression", "br"),
+    ("max_queue_size", 0),
+    ("client_ip", "hash"),
+    ("view_metadata", "yes"),
+    ("business_events", ["paid"]),
+    ("business_events", {"paid": ""}),
+    ("business_events", {"": "purchase"}),
+    ("business_events", {"paid": {"metrics": "purchase"}}),
+    ("app_name", ""),
+]
+
+
+@pytest.mark.parametrize(("option", "value"), WRONG)
+def test_a_wrong_value_names_option_value_and_remedy(option: str, value: Any) -> None:
+    with pytest.raises(ConfigError) as raised:
+        resolve(**{option: value})
+    message = str(raised.value)
+    assert message.startswith(f"{option}=")
+    assert repr(value)[:100] in message
+    assert "must" in message
+    assert env_name(option) in message
+
+
+def test_a_wrong_variable_is_named_by_its_own_name() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^OTEL_EXPORTER_ANALYTICS_TIMEOUT='soon': must be a whole number of"
+    ):
+        resolve({"OTEL_EXPORTER_ANALYTICS_TIMEOUT": "soon"})
+
+
+@pytest.mark.parametrize("key", ["wk\r\nX-Other: 1", "wk\x00", "schlüssel", ""])
+def test_a_wrong_key_is_not_shown(key: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        resolve(write_key=key)
+    assert "<hidden>" in str(raised.value)
+    assert not key or key not in str(raised.value)
+
+
+def test_credentials_in_the_endpoint_are_refused_and_not_shown() -> None:
+    with pytest.raises(ConfigError, match="write_key") as raised:
+        resolve(endpoint="https://user:hunter2@a.example")
+    assert "hunter2" not in str(raised.value)
+
+
+def test_an_unknown_option_says_what_may_be_meant() -> None:
+    with pytest.raises(ConfigError, match="endpont is not an option: did you mean endpoint"):
+        resolve(endpont="https://a.example")
+
+
+def test_the_key_is_in_no_repr() -> None:
+    config = resolve(write_key="wk_secret")
+    assert "wk_secret" not in f"{config!r}{config}"
+    assert pickle.loads(pickle.dumps(config)) == config  # noqa: S301 - our own bytes
+
+
+def test_whole_floats_and_yaml_booleans_are_what_they_mean() -> None:
+    config = resolve(timeout_millis=5e3, batching=False)
+    assert (config.timeout_millis, config.batching) == (5000, "off")
+
+
+def test_every_option_is_described() -> None:
+    for option in describe_options():
+        assert option["help"].endswith(".")
+        assert option["env"].startswith("OTEL_EXPORTER_ANALYTICS_")
+        assert not option["env"].endswith("_MILLIS")
+        assert option["unit"] == "milliseconds" or not option["name"].endswith("_millis")
