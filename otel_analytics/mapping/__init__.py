@@ -1,0 +1,1 @@
+"""Spans to events: pure, without clock, thread, I/O or SDK import."""

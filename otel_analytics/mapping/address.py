@@ -1,0 +1,88 @@
+"""Where a request came from.
+
+The socket's peer, or what the server put in its place, unless ``trusted_proxy_hops`` says how many proxies
+stand before the application. Each proxy appends the address it saw, so the client is that many entries from
+the right; whatever stands further left anybody can have written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+from otel_analytics.mapping import semconv
+from otel_analytics.mapping.privacy import IP_POLICIES, parse_address
+from otel_analytics.mapping.values import Attributes, as_text
+
+# RFC 7239, section 4: `for=` is a token or a quoted string, its name case-insensitive.
+_FOR = re.compile(r'(?:^|[;\s])for\s*=\s*("[^"]*"|[^;\s]*)', re.IGNORECASE)
+
+_LONGEST_NODE = 256
+
+Shown = Callable[[str], "str | None"]
+
+
+def shown_address(policy: str) -> Shown:
+    """Return the function from an address's text to what is told of it, `None` where it is no IP address.
+
+    Args:
+        policy: A choice of the option ``client_ip``.
+    """
+    show = IP_POLICIES[policy]
+
+    @lru_cache(maxsize=4096)
+    def shown(text: str) -> str | None:
+        address = parse_address(text)
+        return None if address is None else show(address)
+
+    return shown
+
+
+def client_address(attributes: Attributes, show: Shown, trusted_proxy_hops: int) -> str | None:
+    """Return the client's address as it may be told, or `None`.
+
+    Args:
+        attributes: The server span's, with captured request headers where there are proxies.
+        show: See `shown_address`.
+        trusted_proxy_hops: Proxies whose entries count; 0 reads no forwarded header. With fewer entries than
+            that the request did not come through all of them, and its peer is the client.
+    """
+    if trusted_proxy_hops:
+        hops = _forwarded_for(attributes)
+        if len(hops) >= trusted_proxy_hops:
+            return show(hops[-trusted_proxy_hops])
+    return _peer(attributes, show)
+
+
+def _peer(attributes: Attributes, show: Shown) -> str | None:
+    for key in semconv.CLIENT_ADDRESS:
+        value = attributes.get(key)
+        if value is not None and (address := show(as_text(value)[:_LONGEST_NODE])) is not None:
+            return address
+    return None
+
+
+def _forwarded_for(attributes: Attributes) -> Sequence[str]:
+    """Return the hops, nearest last: X-Forwarded-For, or Forwarded where the former was not captured."""
+    hops = _entries(attributes, semconv.X_FORWARDED_FOR)
+    return hops or [_node(entry) for entry in _entries(attributes, semconv.FORWARDED)]
+
+
+def _entries(attributes: Attributes, keys: Sequence[str]) -> list[str]:
+    for key in keys:
+        value = attributes.get(key)
+        if value:
+            return [entry.strip()[:_LONGEST_NODE] for entry in _header_lines(value).split(",")]
+    return []
+
+
+def _header_lines(value: Any) -> str:
+    """Join a header's lines: captured values are a sequence, one item a line (RFC 9110, section 5.3)."""
+    return ",".join(map(as_text, value)) if isinstance(value, (tuple, list)) else as_text(value)
+
+
+def _node(entry: str) -> str:
+    found = _FOR.search(entry)
+    return found[1].strip('"') if found else ""

@@ -1,0 +1,101 @@
+"""A span event becomes an engagement where its name is a business event's or it carries a metric type."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+from otel_analytics.events import BusinessEvent, EngagementEvent
+from otel_analytics.mapping import ids, semconv
+from otel_analytics.mapping.endpoint import UNKNOWN, bare_url
+from otel_analytics.mapping.rules import Rules
+from otel_analytics.mapping.source import Source
+from otel_analytics.mapping.values import Attributes, as_text, attributes_of, first_text, is_true
+from otel_analytics.timestamps import rfc3339
+
+IGNORED: Final = "ignored"
+ANONYMOUS: Final = "anonymous"
+
+
+class _Occurrence(NamedTuple):
+    """A span event; ``ordinal`` counts those of the same name and time before it on its span."""
+
+    name: str
+    nanos: int
+    ordinal: int
+    attributes: Attributes
+
+
+def engagements(viewed: str, source: Source, rules: Rules) -> Iterator[EngagementEvent | str]:
+    """Yield each business event of a span as an engagement, or the reason why it is deliberately none.
+
+    Args:
+        viewed: The request's `contentId` where the span is a request's server span, else empty.
+        source: The span.
+        rules: How spans become events.
+    """
+    for occurrence in _occurrences(source):
+        business = _business_event(occurrence, rules)
+        if business is not None:
+            yield _engagement(business, occurrence, viewed, source, rules)
+
+
+def _occurrences(source: Source) -> Iterator[_Occurrence]:
+    ordinals: Counter[tuple[str, int]] = Counter()
+    for event in source.span.events:
+        key = as_text(event.name), event.timestamp or source.start
+        yield _Occurrence(*key, ordinals[key], attributes_of(event))
+        ordinals[key] += 1
+
+
+def _business_event(occurrence: _Occurrence, rules: Rules) -> BusinessEvent | None:
+    """Return what an event counts as; its own metric type wins over the table's."""
+    business = rules.business_events.get(occurrence.name)
+    own = first_text(occurrence.attributes, semconv.METRIC_TYPE)
+    if not own:
+        return business
+    if business is None:
+        return BusinessEvent(own)
+    return BusinessEvent(own, business.target_type, business.target_id_attribute)
+
+
+def _engagement(
+    business: BusinessEvent, occurrence: _Occurrence, viewed: str, source: Source, rules: Rules
+) -> EngagementEvent | str:
+    attributes = occurrence.attributes
+    if is_true(attributes.get(semconv.IGNORE)):
+        return IGNORED
+    user_id = first_text(attributes, semconv.USER_ID) or source.user_id or rules.anonymous_user_id
+    if not user_id:
+        return ANONYMOUS
+    name, nanos, ordinal, _ = occurrence
+    return EngagementEvent(
+        event_id=ids.engagement_id(source.trace_id, source.span_id, name, nanos, ordinal),
+        timestamp=rfc3339(nanos),
+        user_id=user_id,
+        metric_type=business.metric_type,
+        target_id=_target_id(business, attributes) or viewed or _span_name(source) or name or UNKNOWN,
+        target_type=first_text(attributes, semconv.TARGET_TYPE) or business.target_type,
+        metadata={**_passed_on(attributes), "businessEventType": name, **source.trace},
+    )
+
+
+def _target_id(business: BusinessEvent, attributes: Attributes) -> str:
+    named = first_text(attributes, semconv.TARGET_ID)
+    if named or business.target_id_attribute is None:
+        return named
+    return first_text(attributes, (business.target_id_attribute,))
+
+
+def _span_name(source: Source) -> str:
+    return bare_url(as_text(source.span.name))
+
+
+def _passed_on(attributes: Attributes) -> dict[str, Any]:
+    """Return the attributes that are nobody's field; of a URL, what may be told."""
+    return {
+        key: bare_url(as_text(value)) if key in semconv.URL_VALUES else value
+        for key, value in attributes.items()
+        if key not in semconv.NOT_PASSED_ON
+    }

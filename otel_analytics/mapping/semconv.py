@@ -1,0 +1,67 @@
+"""The only place where an attribute key is spelt: keys per field, newest name first.
+
+Python instrumentations still emit the old names by default, the new ones with
+``OTEL_SEMCONV_STABILITY_OPT_IN=http``, and both with ``http/dup``. Sources: the semantic conventions for HTTP
+(1.23 and before), RPC, FaaS, enduser, user, session and user-agent attributes.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+Keys = tuple[str, ...]
+
+METHOD: Final[Keys] = ("http.request.method", "http.method")
+METHOD_ORIGINAL: Final[Keys] = ("http.request.method_original",)
+ROUTE: Final[Keys] = ("http.route",)
+PATH: Final[Keys] = ("url.path", "http.target", "url.full", "http.url")
+SCHEME: Final[Keys] = ("url.scheme", "http.scheme")
+HTTP_STATUS: Final[Keys] = ("http.response.status_code", "http.status_code")
+SYNTHETIC: Final = "user_agent.synthetic.type"
+USER_AGENT: Final[Keys] = ("user_agent.original", "http.user_agent", "rpc.user_agent")
+
+RPC_SYSTEM: Final[Keys] = ("rpc.system.name", "rpc.system")
+RPC_SERVICE: Final[Keys] = ("rpc.service",)
+RPC_METHOD: Final[Keys] = ("rpc.method",)
+RPC_STATUS: Final[Keys] = ("rpc.grpc.status_code", "rpc.response.status_code", "rpc.status_code")
+
+FAAS: Final[Keys] = ("faas.invocation_id", "faas.execution", "faas.trigger")
+FAAS_NAME: Final[Keys] = ("faas.name",)
+
+HTTP: Final[Keys] = (*METHOD, *SCHEME, *PATH, *ROUTE, *HTTP_STATUS)
+"""A server span with any of these is an HTTP request (or, without a method, a websocket)."""
+
+CLIENT_ADDRESS: Final[Keys] = (
+    "client.address",
+    "http.client_ip",
+    "network.peer.address",
+    "net.sock.peer.addr",
+    "net.peer.ip",
+)
+X_FORWARDED_FOR: Final[Keys] = (
+    "http.request.header.x-forwarded-for",
+    "http.request.header.x_forwarded_for",
+    "rpc.grpc.request.metadata.x-forwarded-for",
+)
+FORWARDED: Final[Keys] = ("http.request.header.forwarded", "rpc.grpc.request.metadata.forwarded")
+
+USER_ID: Final[Keys] = ("user.id", "enduser.id", "enduser.pseudo.id")
+SESSION_ID: Final[Keys] = ("session.id",)
+SERVICE_NAME: Final[Keys] = ("service.name",)
+
+TARGET_ID: Final[Keys] = ("target.id",)
+TARGET_TYPE: Final[Keys] = ("target.type",)
+METRIC_TYPE: Final[Keys] = ("analytics.metric_type",)
+CONTENT_ID: Final[Keys] = ("analytics.content_id",)
+CONTENT_TYPE: Final[Keys] = ("analytics.content_type",)
+IGNORE: Final = "analytics.ignore"
+
+EXCEPTION_EVENT: Final = "exception"
+
+URL_VALUES: Final = frozenset(PATH)
+"""Attributes whose query string and credentials are cut off wherever they are passed on."""
+
+NOT_PASSED_ON: Final = frozenset(
+    (*USER_ID, *TARGET_ID, *TARGET_TYPE, *METRIC_TYPE, IGNORE, "url.query", "url.fragment")
+)
+"""Event attributes that are an engagement's fields, or nobody's business; all others are its metadata."""

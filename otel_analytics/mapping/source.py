@@ -1,0 +1,52 @@
+"""A span read once, for its view and its engagements alike."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from otel_analytics.mapping import semconv
+from otel_analytics.mapping.values import Attributes, attributes_of, first_text
+
+_64_BITS = 2**64 - 1
+
+
+class Source(NamedTuple):
+    """A span and what all its events need of it.
+
+    Args:
+        span: The span itself.
+        attributes: Its attributes, a plain dict.
+        trace_id: 32 hex digits.
+        span_id: 16 hex digits.
+        start: Nanoseconds since the epoch; the end of a span that has no start, 0 without either.
+        user_id: Who the span says did it; empty where it does not.
+    """
+
+    span: Any
+    attributes: Attributes
+    trace_id: str
+    span_id: str
+    start: int
+    user_id: str
+
+    @property
+    def trace(self) -> dict[str, str]:
+        """The metadata by which an event is found in the traces; empty without a span context."""
+        return {"traceId": self.trace_id, "spanId": self.span_id} if self.span.context else {}
+
+
+def read(span: Any) -> Source:
+    """Read a span."""
+    attributes = attributes_of(span)
+    start = span.start_time or span.end_time or 0
+    context = span.context
+    # A span made by hand may have no context; its start still tells its events from others'.
+    trace_id, span_id = (context.trace_id, context.span_id) if context else (0, start & _64_BITS)
+    return Source(
+        span,
+        attributes,
+        f"{trace_id:032x}",
+        f"{span_id:016x}",
+        start,
+        first_text(attributes, semconv.USER_ID),
+    )

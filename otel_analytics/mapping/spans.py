@@ -1,0 +1,102 @@
+"""A span becomes events: its API call a view, each of its business events an engagement.
+
+Nothing here raises for an attribute's value, and nothing is lost for one: what cannot be read is left out of
+its field, what JSON cannot say is replaced when the event is encoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from otel_analytics.events import Event, Kind
+from otel_analytics.mapping import semconv
+from otel_analytics.mapping.calls import Call, describe, is_call
+from otel_analytics.mapping.endpoint import EndpointCap
+from otel_analytics.mapping.engagements import IGNORED, engagements
+from otel_analytics.mapping.rules import Rules
+from otel_analytics.mapping.source import Source, read
+from otel_analytics.mapping.twins import Twins
+from otel_analytics.mapping.values import is_true
+from otel_analytics.mapping.views import content_id, view
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+
+EXCLUDED: Final = "excluded"
+
+
+class Mapped(NamedTuple):
+    """What a span gave.
+
+    Args:
+        events: The events, the API call's view first.
+        dropped: Kind and reason of each event that was deliberately not made.
+    """
+
+    events: Sequence[Event]
+    dropped: Sequence[tuple[Kind, str]]
+
+
+_NOTHING: Final = Mapped((), ())
+
+
+class SpanMapper:
+    """Maps spans to events; safe to call from several threads, never raises for what a span holds.
+
+    Its only state: the raw endpoints seen so far, for their cap, and requests that may have a second span.
+
+    Args:
+        rules: How spans become events.
+    """
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._cap = EndpointCap(rules.max_endpoints)
+        self._twins = Twins()
+
+    @property
+    def folded_endpoints(self) -> int:
+        """How many calls were folded into ``{other}``, theirs being one raw endpoint too many."""
+        return self._cap.folded
+
+    def map(self, span: ReadableSpan) -> Mapped:
+        """Return the events of one ended span.
+
+        Args:
+            span: An ended span of the SDK; the mapping only reads its public attributes.
+        """
+        is_server = span.kind.name == "SERVER"
+        has_events = bool(span.events)
+        if not is_server and not has_events:
+            return _NOTHING
+        source = read(span)
+        call = self._call(source) if is_server else None
+        viewed = content_id(call, source) if call else ""
+        events: list[Event] = []
+        dropped: list[tuple[Kind, str]] = []
+        if call and not self._twins.is_second(call, source):
+            made = self._no_view(call, source) or view(call, viewed, source, self._rules)
+            _sort(Kind.VIEW, made, events, dropped)
+        if has_events:
+            for engagement in engagements(viewed, source, self._rules):
+                _sort(Kind.ENGAGEMENT, engagement, events, dropped)
+        return Mapped(events, dropped)
+
+    def _call(self, source: Source) -> Call | None:
+        if not is_call(source.attributes):
+            return None
+        return describe(source.attributes, source.span, self._cap)
+
+    def _no_view(self, call: Call, source: Source) -> str:
+        """Return why an API call gives no view, else an empty string."""
+        if semconv.IGNORE in source.attributes and is_true(source.attributes[semconv.IGNORE]):
+            return IGNORED
+        return EXCLUDED if self._rules.is_excluded(call.method, call.endpoint) else ""
+
+
+def _sort(kind: Kind, made: Event | str, events: list[Event], dropped: list[tuple[Kind, str]]) -> None:
+    if isinstance(made, str):
+        dropped.append((kind, made))
+    else:
+        events.append(made)

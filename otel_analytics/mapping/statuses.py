@@ -1,0 +1,86 @@
+"""How an API call ended: an HTTP status or an RPC code.
+
+Where instrumentations are silent or wrong, the rules here say what a reader of the figures expects:
+
+* without any status a span that failed is an unhandled exception: HTTP 500, gRPC 2 (`UNKNOWN`);
+* gRPC for Python leaves status 0 on a call whose handler raised: an exception as the span's last event is 2;
+* a websocket's handshake has status 101, though ASGI instrumentations write 200.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from otel_analytics.mapping import semconv
+from otel_analytics.mapping.values import Attributes, first_int, first_text
+
+Status = int | str | None
+"""An int for HTTP and gRPC, another RPC system's own text, `None` where nobody knows."""
+
+SWITCHING_PROTOCOLS: Final = 101
+NO_SUCH_ROUTE: Final = frozenset({404, 405})
+UNIMPLEMENTED: Final = 12
+
+GRPC_CODES: Final[Mapping[str, int]] = {
+    "OK": 0,
+    "CANCELLED": 1,
+    "UNKNOWN": 2,
+    "INVALID_ARGUMENT": 3,
+    "DEADLINE_EXCEEDED": 4,
+    "NOT_FOUND": 5,
+    "ALREADY_EXISTS": 6,
+    "PERMISSION_DENIED": 7,
+    "RESOURCE_EXHAUSTED": 8,
+    "FAILED_PRECONDITION": 9,
+    "ABORTED": 10,
+    "OUT_OF_RANGE": 11,
+    "UNIMPLEMENTED": UNIMPLEMENTED,
+    "INTERNAL": 13,
+    "UNAVAILABLE": 14,
+    "DATA_LOSS": 15,
+    "UNAUTHENTICATED": 16,
+}
+"""gRPC's status codes, which the newest convention writes as names."""
+
+_HTTP_STATUSES = range(100, 1000)
+_ACCEPTED_WEBSOCKET = 200
+_HTTP_CRASH = 500
+_RPC_CRASH = GRPC_CODES["UNKNOWN"]
+
+
+def http_status(attributes: Attributes, span: Any) -> int | None:
+    """Return the status of an HTTP request or a function's invocation."""
+    status = first_int(attributes, semconv.HTTP_STATUS)
+    if status in _HTTP_STATUSES:
+        return status
+    return _HTTP_CRASH if _outcome(span) == "ERROR" else None
+
+
+def websocket_status(attributes: Attributes, span: Any) -> int | None:
+    """Return the status of a websocket's handshake; `None` for one rejected, or accepted in silence."""
+    status = http_status(attributes, span)
+    return SWITCHING_PROTOCOLS if status == _ACCEPTED_WEBSOCKET else status
+
+
+def rpc_status(attributes: Attributes, span: Any) -> Status:
+    """Return a remote procedure call's code."""
+    code = first_int(attributes, semconv.RPC_STATUS)
+    if code == 0:
+        return _RPC_CRASH if _raised(span) else 0
+    if code is not None:
+        return code
+    name = first_text(attributes, semconv.RPC_STATUS)
+    if name:
+        return GRPC_CODES.get(name.upper(), name)
+    return _RPC_CRASH if _outcome(span) == "ERROR" else None
+
+
+def _outcome(span: Any) -> str:
+    return str(span.status.status_code.name)
+
+
+def _raised(span: Any) -> bool:
+    """Whether the last thing that happened is an exception; one that was handled has something after it."""
+    events = span.events
+    return bool(events) and events[-1].name == semconv.EXCEPTION_EVENT and _outcome(span) == "UNSET"

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from span_making import make_span, mapper, view_of
+
+from otel_analytics.mapping.endpoint import bare_url, mounted_path, path_endpoint, raw_path, route_endpoint
+
+FOLDED = [
+    ("/", "/"),
+    ("*", "*"),
+    ("/items", "/items"),
+    ("/items/", "/items/"),
+    ("//items///42", "/items/{id}"),
+    # numbers, dates, times
+    ("/users/12345/orders/7", "/users/{id}/orders/{id}"),
+    ("/reports/2024-01-31", "/reports/{id}"),
+    ("/log/2024-01-31T12:00:00Z", "/log/{id}"),
+    ("/blog/2024/01/31/hello-world", "/blog/{id}/{id}/{id}/hello-world"),
+    ("/at/48.8584/-2", "/at/{id}/{id}"),
+    # UUIDs, hashes, object ids
+    ("/orders/3f2504e0-4f89-11d3-9a0c-0305e82c3301", "/orders/{id}"),
+    ("/orders/3F2504E04F8911D39A0C0305E82C3301", "/orders/{id}"),
+    ("/o/{3f2504e0-4f89-11d3-9a0c-0305e82c3301}", "/o/{id}"),
+    ("/posts/507f1f77bcf86cd799439011", "/posts/{id}"),
+    ("/commit/da39a3ee5e6b4b0d3255bfef95601890afd80709", "/commit/{id}"),
+    ("/commit/9fceb02", "/commit/{id}"),
+    # tokens
+    ("/t/dGhpcyBpcyBhIHRlc3Q=", "/t/{id}"),
+    ("/s/eyJhbGciOiJIUzI1NiJ9", "/s/{id}"),
+    ("/video/dQw4w9WgXcQ", "/video/{id}"),
+    ("/customers/cus_9s6XKzkNRiz8i3", "/customers/{id}"),
+    ("/ulid/01ARZ3NDEKTSV4RRFFQ69G5FAV", "/ulid/{id}"),
+    ("/n/v1stgxr8z5jdhi6bmyt0a", "/n/{id}"),
+    ("/reset/" + "a" * 65, "/reset/{id}"),
+    # people
+    ("/users/jane.doe@example.com/avatar", "/users/{id}/avatar"),
+    ("/users/jane.doe%40example.com", "/users/{id}"),
+    # names with a number
+    ("/orders/INV-2024-0017", "/orders/{id}"),
+    ("/u/user_123", "/u/{id}"),
+    ("/u/order17", "/u/{id}"),
+    ("/p/my-long-post-title-4711", "/p/{id}"),
+    ("/img/photo123.jpg", "/img/{id}.jpg"),
+    ("/img/42.png", "/img/{id}.png"),
+    ("/m/x;v=1", "/m/x;v={id}"),
+    ("/m/a;jsessionid=9A1B2C3D4E5F60718293A4B5C6D7E8F9", "/m/a;jsessionid={id}"),
+    # what stays
+    ("/api/v1/users", "/api/v1/users"),
+    ("/api/v2.1/users", "/api/v2.1/users"),
+    ("/.well-known/openid-configuration", "/.well-known/openid-configuration"),
+    ("/oauth2/authorize", "/oauth2/authorize"),
+    ("/static/app.js", "/static/app.js"),
+    ("/checksums/sha256", "/checksums/sha256"),
+    ("/UserProfile/getSettings", "/UserProfile/getSettings"),
+    ("/internationalization/accessibility", "/internationalization/accessibility"),
+    ("/facade/decade", "/facade/decade"),
+    # text
+    ("/caf%C3%A9/men%C3%BC", "/café/menü"),
+    ("/caf\u00c3\u00a9", "/café"),
+    ("/日本", "/日本"),
+    ("/a%2Fb", "/a%2Fb"),
+    ("/%ff%fe", "/\ufffd\ufffd"),
+]
+
+
+@pytest.mark.parametrize(("path", "endpoint"), FOLDED)
+def test_real_looking_paths(path: str, endpoint: str) -> None:
+    assert path_endpoint(path) == endpoint
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        ("/a?b=c", "/a"),
+        ("/a#b?c", "/a"),
+        ("/a%3Fb=secret", "/a"),
+        ("/a%3fb", "/a"),
+        ("/a%253Fb", "/a"),
+        ("/a%23b", "/a"),
+        ("http://user:pw@h/a?b", "/a"),
+        ("HTTP://h:80", "/"),
+        ("ws://[::1]:80/ws?x", "/ws"),
+        ("?a=b", "/"),
+        ("*", "*"),
+        ("/redirect/http://h/a", "/redirect/http://h/a"),
+    ],
+)
+def test_a_path_has_no_query_fragment_or_authority(target: str, path: str) -> None:
+    assert raw_path(target) == path
+
+
+def test_credentials_never_reach_an_endpoint() -> None:
+    # What an ASGI server makes of an absolute-form target, with old names only.
+    url = "http://shop.examplehttp://user:pw@shop.example/items?q=1"
+    assert view_of({"http.method": "GET", "http.url": url}).content_id == "GET:/{id}/items"
+
+
+@pytest.mark.parametrize(
+    ("route", "endpoint"),
+    [
+        ("/items/{item_id}", "/items/{item_id}"),
+        ("items/<int:item_id>", "/items/<int:item_id>"),
+        ("^api/^items/(?P<pk>[^/.]+)/$", "/api/items/{pk}/"),
+        (r"^articles/(?P<year>[0-9]{4})/(?P<slug>[\w-]+(?:\.html)?)/\Z", "/articles/{year}/{slug}/"),
+        (r"/items/(\d+)", "/items/{var}"),
+        (r"^v1\.0/items/?$", "/v1.0/items/"),
+        ("/a?b=c", "/a"),
+        ("*", "*"),
+        ("", "/"),
+    ],
+)
+def test_routes(route: str, endpoint: str) -> None:
+    assert route_endpoint(route) == endpoint
+
+
+@pytest.mark.parametrize(
+    ("route", "path", "rest"),
+    [
+        ("/v2", "/v2/things/9", "/things/9"),
+        ("/v2", "/root/v2/things/9", "/things/9"),
+        ("/{tenant}/admin", "/acme/admin/users", "/users"),
+        ("/v2", "/v2", ""),
+        ("/v2", "/v2/", ""),
+        ("/items/{id}", "/root/path/items/9", ""),
+        ("/files/{path:path}", "/files/a/b/c", ""),
+        ("/files/<path:p>", "/files/a/b/c", ""),
+        ("/files/{tail:.*}", "/files/a/b/c", ""),
+        ("/other", "/v2/things/9", ""),
+    ],
+)
+def test_the_part_that_a_mounted_application_handled(route: str, path: str, rest: str) -> None:
+    assert mounted_path(route, path) == rest
+
+
+def test_a_url_that_is_passed_on_is_bare() -> None:
+    assert bare_url("https://user:pw@h/a?b=c#d") == "https://h/a"
+
+
+def unmatched(path: str) -> Any:
+    return make_span({"http.method": "GET", "url.path": path, "http.status_code": 401})
+
+
+def content_ids(shared: Any, paths: list[str]) -> set[str]:
+    events = [event for path in paths for event in shared.map(unmatched(path)).events]
+    return {event.body()["contentId"] for event in events}
+
+
+def test_past_the_cap_raw_endpoints_fold_and_are_counted() -> None:
+    shared = mapper(max_endpoints=3)
+    assert content_ids(shared, ["/a", "/b", "/c"]) == {"GET:/a", "GET:/b", "GET:/c"}
+    assert shared.folded_endpoints == 0
+    assert content_ids(shared, ["/d", "/e"]) == {"GET:{other}"}
+    assert content_ids(shared, ["/a", "/b"]) == {"GET:/a", "GET:/b"}
+    assert shared.folded_endpoints == 2
+
+
+def test_routes_do_not_count_towards_the_cap() -> None:
+    shared = mapper(max_endpoints=1)
+    spans = [make_span({"http.method": "GET", "http.route": f"/{name}"}) for name in "abc"]
+    contents = [event.body()["contentId"] for span in spans for event in shared.map(span).events]
+    assert contents == ["GET:/a", "GET:/b", "GET:/c"]
+
+
+def test_whatever_strangers_request_the_endpoints_are_bounded() -> None:
+    shared = mapper(max_endpoints=50)
+    paths = [f"/{'x' * (i % 40)}{chr(97 + i % 26)}/{i}/{i:x}" for i in range(5000)]
+    assert len(content_ids(shared, paths)) <= 51
+    assert shared.folded_endpoints > 0

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import pytest
+from opentelemetry.trace import SpanKind
+from span_making import START, engagement_of, make_event, make_span, mapper
+
+from otel_analytics.events import BusinessEvent, EngagementEvent, Kind
+from otel_analytics.mapping.ids import NAMESPACE
+
+CALL = {"http.method": "POST", "http.route": "/orders", "user.id": "u1"}
+TRACE = {"traceId": "4bf92f3577b34da6a3ce929d0e0e4736", "spanId": "00f067aa0ba902b7"}
+
+
+def test_an_engagement_is_the_contracts_engagement() -> None:
+    event = make_event("payment_processed", {"user.id": "u7", "target.id": "o1", "amount": 12.5})
+    name = f"engagement/{TRACE['traceId']}/{TRACE['spanId']}/{START + 1_000_000}/0/payment_processed"
+    assert engagement_of(event).body() == {
+        "userId": "u7",
+        "metricType": "purchase",
+        "targetId": "o1",
+        "targetType": "content",
+        "metadata": {
+            "amount": 12.5,
+            "businessEventType": "payment_processed",
+            **TRACE,
+            "eventId": str(uuid.uuid5(NAMESPACE, name)),
+            "timestamp": "2023-11-14T22:13:20.124Z",
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "metric_type"),
+    [
+        ("message_sent", "comment"),
+        ("message_received", "comment"),
+        ("stream_started", "subscribe"),
+        ("stream_ended", "subscribe"),
+        ("payment_processed", "purchase"),
+    ],
+)
+def test_the_contracts_table(name: str, metric_type: str) -> None:
+    assert engagement_of(make_event(name)).metric_type == metric_type
+
+
+@pytest.mark.parametrize("kind", list(SpanKind))
+def test_events_of_any_kind_of_span(kind: SpanKind) -> None:
+    assert engagement_of(make_event("message_sent"), kind=kind)
+
+
+def test_other_events_are_not_business() -> None:
+    events = [make_event("exception"), make_event("cache_hit", {"analytics.metric_type": ""})]
+    assert mapper().map(make_span({}, kind=SpanKind.INTERNAL, events=events)) == ([], [])
+
+
+def test_an_event_may_carry_its_metric_type() -> None:
+    engagement = engagement_of(make_event("signed_up", {"analytics.metric_type": "signup"}))
+    assert (engagement.metric_type, engagement.metadata["businessEventType"]) == ("signup", "signed_up")
+    assert "analytics.metric_type" not in engagement.metadata
+
+
+def test_its_own_metric_type_wins_over_the_table() -> None:
+    business = {"invoice_paid": BusinessEvent("purchase", "invoice", "invoice.id")}
+    event = make_event("invoice_paid", {"analytics.metric_type": "renewal", "invoice.id": 17})
+    engagement = engagement_of(event, options={"business_events": business})
+    assert (engagement.metric_type, engagement.target_type) == ("renewal", "invoice")
+    assert (engagement.target_id, engagement.metadata["invoice.id"]) == ("17", 17)
+
+
+@pytest.mark.parametrize(
+    ("on_event", "on_span", "user_id"),
+    [
+        ({"user.id": "e"}, {"user.id": "s"}, "e"),
+        ({"enduser.id": "e"}, {"user.id": "s"}, "e"),
+        ({}, {"user.id": "s"}, "s"),
+        ({}, {}, "anonymous"),
+    ],
+)
+def test_user(on_event: dict[str, Any], on_span: dict[str, Any], user_id: str) -> None:
+    assert engagement_of(make_event("message_sent", on_event), on_span).user_id == user_id
+
+
+def test_without_an_anonymous_user_such_events_are_dropped_and_named() -> None:
+    span = make_span({}, kind=SpanKind.INTERNAL, events=[make_event("message_sent")])
+    mapped = mapper(anonymous_user_id="").map(span)
+    assert (mapped.events, mapped.dropped) == ([], [(Kind.ENGAGEMENT, "anonymous")])
+
+
+def test_an_ignored_event_is_dropped_and_named() -> None:
+    event = make_event("message_sent", {"analytics.ignore": True})
+    mapped = mapper().map(make_span(CALL, events=[event]))
+    assert [event.kind for event in mapped.events] == [Kind.VIEW]
+    assert mapped.dropped == [(Kind.ENGAGEMENT, "ignored")]
+
+
+@pytest.mark.parametrize(
+    ("extra", "target_id"),
+    [
+        ({}, "POST:/orders"),
+        ({"analytics.content_id": "c1"}, "c1"),
+        ({"analytics.ignore": True}, "POST:/orders"),
+    ],
+)
+def test_on_a_server_span_the_target_is_what_was_viewed(extra: dict[str, Any], target_id: str) -> None:
+    mapped = mapper().map(make_span({**CALL, **extra}, events=[make_event("payment_processed")]))
+    (engagement,) = (event for event in mapped.events if isinstance(event, EngagementEvent))
+    assert (engagement.target_id, engagement.user_id) == (target_id, "u1")
+
+
+@pytest.mark.parametrize(
+    ("name", "target_id"),
+    [("charge", "charge"), ("GET https://u:p@h/a?token=s", "GET https://h/a"), ("", "message_sent")],
+)
+def test_elsewhere_the_target_is_the_span(name: str, target_id: str) -> None:
+    assert engagement_of(make_event("message_sent"), name=name).target_id == target_id
+
+
+def test_target_type() -> None:
+    assert engagement_of(make_event("message_sent", {"target.type": "room"})).target_type == "room"
+
+
+def test_urls_in_attributes_are_bare() -> None:
+    attributes = {"url.full": "https://u:p@h/a?token=s", "url.query": "token=s", "note": "a?b"}
+    metadata = engagement_of(make_event("message_sent", attributes)).metadata
+    assert metadata["url.full"] == "https://h/a"
+    assert "url.query" not in metadata
+    assert metadata["note"] == "a?b"
+
+
+def test_the_mappings_names_win_over_attributes_of_the_same_name() -> None:
+    attributes = {"businessEventType": "x", "traceId": "y", "eventId": "z"}
+    engagement = engagement_of(make_event("message_sent", attributes))
+    metadata = engagement.body()["metadata"]
+    assert (metadata["businessEventType"], metadata["traceId"]) == ("message_sent", TRACE["traceId"])
+    assert metadata["eventId"] == engagement.event_id
+
+
+def test_equal_events_are_told_apart_by_their_ordinal() -> None:
+    twice = [make_event("message_sent", {"n": number}) for number in range(2)]
+    events = mapper().map(make_span({}, kind=SpanKind.INTERNAL, events=twice)).events
+    assert len({event.event_id for event in events}) == 2
+
+
+def test_an_events_id_does_not_depend_on_which_others_are_business() -> None:
+    span = make_span(
+        {}, kind=SpanKind.INTERNAL, events=[make_event("invoice_paid"), make_event("message_sent")]
+    )
+    (alone,) = mapper().map(span).events
+    _, together = mapper(business_events={"invoice_paid": "purchase"}).map(span).events
+    assert alone.event_id == together.event_id

@@ -1,0 +1,291 @@
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode
+from span_making import END, START, make_event, make_span, mapper, view_of
+
+from otel_analytics.events import Kind
+from otel_analytics.mapping.ids import NAMESPACE
+
+HTTP = {"http.request.method": "GET", "url.path": "/items/42", "http.response.status_code": 200}
+ERROR = Status(StatusCode.ERROR)
+
+
+def test_a_view_is_the_contracts_view() -> None:
+    view = view_of(
+        {
+            **HTTP,
+            "http.route": "/items/{item_id}",
+            "client.address": "203.0.113.7",
+            "user.id": "u1",
+            "user_agent.original": "curl/8",
+        }
+    )
+    event_id = str(uuid.uuid5(NAMESPACE, "view/4bf92f3577b34da6a3ce929d0e0e4736/00f067aa0ba902b7"))
+    assert view.body() == {
+        "contentId": "GET:/items/{item_id}",
+        "contentType": "post",
+        "userId": "u1",
+        "sessionId": "backend-1700000000123-e929d0e0e4736",
+        "duration": 12.346,
+        "ipAddress": "203.0.113.7",
+        "deviceType": "desktop",
+        "app": "shop",
+        "metadata": {
+            "method": "GET",
+            "route": "/items/{item_id}",
+            "traceId": "4bf92f3577b34da6a3ce929d0e0e4736",
+            "spanId": "00f067aa0ba902b7",
+            "statusCode": 200,
+            "userAgent": "curl/8",
+            "eventId": event_id,
+            "timestamp": "2023-11-14T22:13:20.123Z",
+        },
+    }
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SpanKind if kind is not SpanKind.SERVER])
+def test_only_server_spans_are_api_calls(kind: SpanKind) -> None:
+    assert mapper().map(make_span(HTTP, kind=kind)) == ((), ())
+
+
+def test_a_server_span_of_no_known_kind_is_no_api_call() -> None:
+    assert mapper().map(make_span({"messaging.system": "kafka"})).events == []
+
+
+@pytest.mark.parametrize(
+    ("attributes", "content_id"),
+    [
+        ({"http.method": "get", "http.target": "/a"}, "GET:/a"),
+        ({"http.request.method": "PUT", "http.method": "GET", "url.path": "/a"}, "PUT:/a"),
+        ({"http.request.method": "", "http.method": "GET", "url.path": "/a"}, "GET:/a"),
+        ({"http.request.method": ("GET",), "url.path": ("/a",)}, "GET:/a"),
+        ({"http.request.method": "GET", "http.route": "items/<int:id>"}, "GET:/items/<int:id>"),
+        ({"http.request.method": "GET", "http.route": "", "url.path": "/a"}, "GET:/a"),
+        ({"http.method": "GET", "http.url": "https://u:p@h/a/b?c=d"}, "GET:/a/b"),
+        ({"http.method": "GET", "url.full": "https://h?c=d"}, "GET:/"),
+        ({"http.method": "GET"}, "GET:{unknown}"),
+        ({"http.method": "BREW", "url.path": "/a"}, "_OTHER:/a"),
+        ({"url.scheme": "wss", "http.route": "/ws"}, "WS:/ws"),
+        ({"http.method": "GET", "http.route": "/ws", "http.status_code": 101}, "WS:/ws"),
+        ({"rpc.system": "grpc", "rpc.service": "a.B", "rpc.method": "C"}, "RPC:a.B/C"),
+        ({"rpc.system.name": "grpc", "rpc.method": "a.B/C"}, "RPC:a.B/C"),
+        ({"rpc.system": "grpc", "rpc.service": "a.B", "rpc.method": "/a.B/C"}, "RPC:a.B/C"),
+        ({"rpc.system": "grpc", "rpc.method": "_OTHER"}, "RPC:{unmatched}"),
+        ({"rpc.system": "grpc", "rpc.method": "a.B/C", "rpc.grpc.status_code": 12}, "RPC:{unmatched}"),
+        ({"rpc.system": "grpc"}, "RPC:{unknown}"),
+        ({"faas.invocation_id": "1", "faas.name": "resize"}, "FAAS:resize"),
+        ({"faas.execution": "1"}, "FAAS:GET"),
+        ({"faas.trigger": "http", "http.method": "GET", "http.route": "/a"}, "GET:/a"),
+    ],
+)
+def test_method_and_endpoint(attributes: dict[str, Any], content_id: str) -> None:
+    assert view_of(attributes).content_id == content_id
+
+
+@pytest.mark.parametrize(
+    ("attributes", "fields", "status"),
+    [
+        ({"http.response.status_code": 201, "http.status_code": 500}, {}, 201),
+        ({"http.status_code": "404"}, {}, 404),
+        ({"http.status_code": (204,)}, {}, 204),
+        ({"http.status_code": True}, {}, None),
+        ({"http.status_code": 0}, {}, None),
+        ({"http.status_code": 10**30}, {}, None),
+        ({}, {}, None),
+        ({}, {"status": ERROR}, 500),
+        ({"http.status_code": 200}, {"status": ERROR}, 200),
+        ({"rpc.system": "grpc", "rpc.grpc.status_code": 5}, {}, 5),
+        ({"rpc.system": "grpc", "rpc.response.status_code": "NOT_FOUND"}, {}, 5),
+        ({"rpc.system": "grpc", "rpc.response.status_code": "OK"}, {}, 0),
+        ({"rpc.system": "jsonrpc", "rpc.response.status_code": "-32601"}, {}, "-32601"),
+        ({"rpc.system": "grpc"}, {"status": ERROR}, 2),
+        ({"rpc.system": "grpc", "rpc.grpc.status_code": 0}, {"events": [make_event("exception")]}, 2),
+        ({"rpc.system": "grpc", "rpc.grpc.status_code": 5}, {"events": [make_event("exception")]}, 5),
+        (
+            {"rpc.system": "grpc", "rpc.grpc.status_code": 0},
+            {"events": [make_event("exception"), make_event("recovered")]},
+            0,
+        ),
+    ],
+)
+def test_status(attributes: dict[str, Any], fields: dict[str, Any], status: object) -> None:
+    http = {} if "rpc.system" in attributes else {"http.method": "GET", "http.route": "/a"}
+    assert view_of({**http, **attributes}, **fields).metadata.get("statusCode") == status
+
+
+@pytest.mark.parametrize(
+    ("attributes", "status"),
+    [({"http.status_code": 200}, 101), ({"http.status_code": 403}, 403), ({}, None)],
+)
+def test_a_websockets_status_is_its_handshakes(attributes: dict[str, Any], status: int | None) -> None:
+    view = view_of({"http.scheme": "ws", "http.route": "/ws", **attributes})
+    assert view.metadata.get("statusCode") == status
+    assert view.duration is None
+
+
+@pytest.mark.parametrize("status", [404, 405])
+def test_no_route_took_it(status: int) -> None:
+    view = view_of({"http.method": "GET", "url.path": "/wp-login.php", "http.status_code": status})
+    assert view.content_id == "GET:{unmatched}"
+
+
+def test_an_unknown_method_keeps_its_original_short() -> None:
+    view = view_of(
+        {"http.request.method": "_OTHER", "http.request.method_original": "X" * 900, "url.path": "/"}
+    )
+    assert (view.content_id, view.metadata["methodOriginal"]) == ("_OTHER:/", "X" * 64)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "user_id"),
+    [
+        ({"user.id": "a", "enduser.id": "b"}, "a"),
+        ({"user.id": "", "enduser.id": "b"}, "b"),
+        ({"enduser.pseudo.id": "c"}, "c"),
+        ({"user.id": 42}, "42"),
+        ({"user.id": True}, None),
+        ({"user.id": float("nan")}, None),
+        ({"user.id": None}, None),
+        ({}, None),
+    ],
+)
+def test_user(attributes: dict[str, Any], user_id: str | None) -> None:
+    assert view_of({**HTTP, **attributes}).user_id == user_id
+
+
+def test_a_session_of_the_span_wins() -> None:
+    assert view_of({**HTTP, "session.id": "s1"}).session_id == "s1"
+
+
+def test_the_span_may_name_its_content() -> None:
+    view = view_of({**HTTP, "analytics.content_id": "article-7", "analytics.content_type": "article"})
+    assert (view.content_id, view.content_type) == ("article-7", "article")
+    assert view.metadata["route"] == "/items/{id}"
+
+
+@pytest.mark.parametrize("value", [True, "true", ("True",)])
+def test_an_ignored_call_gives_no_view_and_says_so(value: object) -> None:
+    mapped = mapper().map(make_span({**HTTP, "analytics.ignore": value}))
+    assert (mapped.events, mapped.dropped) == ([], [(Kind.VIEW, "ignored")])
+
+
+def test_a_flag_that_is_not_set_ignores_nothing() -> None:
+    assert view_of({**HTTP, "analytics.ignore": False})
+
+
+@pytest.mark.parametrize(
+    ("pattern", "excluded"),
+    [("/items/*", True), ("GET:/items/{id}", True), ("POST:*", False), ("*/{id}", True), ("/items", False)],
+)
+def test_excluded_endpoints(pattern: str, excluded: bool) -> None:
+    mapped = mapper(excluded_endpoints=["/never", pattern]).map(make_span(HTTP))
+    assert mapped.dropped == ([(Kind.VIEW, "excluded")] if excluded else [])
+    assert len(mapped.events) == (not excluded)
+
+
+@pytest.mark.parametrize(
+    ("resource", "options", "app"),
+    [
+        (Resource({"service.name": "shop"}), {}, "shop"),
+        (Resource({"service.name": "shop"}), {"app_name": "web"}, "web"),
+        (Resource({}), {}, "unknown_service"),
+        (None, {}, "unknown_service"),
+    ],
+)
+def test_app(resource: Resource | None, options: dict[str, Any], app: str) -> None:
+    assert view_of(HTTP, resource=resource, options=options).app in {app, "unknown_service:python"}
+
+
+@pytest.mark.parametrize(
+    ("times", "duration"),
+    [((START, START), 0), ((END, START), 0), ((START, None), None), ((None, END), None)],
+)
+def test_duration(times: tuple[int, int], duration: float | None) -> None:
+    assert view_of(HTTP, start_time=times[0], end_time=times[1]).duration == duration
+
+
+@pytest.mark.parametrize(
+    ("nanos", "text"),
+    [
+        (None, "1970-01-01T00:00:00.000Z"),
+        (999_999, "1970-01-01T00:00:00.000Z"),
+        (1_700_000_000_999_999_999, "2023-11-14T22:13:20.999Z"),
+        (10**30, "9999-12-31T23:59:59"),
+    ],
+)
+def test_timestamp(nanos: int | None, text: str) -> None:
+    assert view_of(HTTP, start_time=nanos, end_time=None).timestamp.startswith(text)
+
+
+def test_a_span_without_context_still_gives_a_view_of_its_own() -> None:
+    one, other = (view_of(HTTP, context=None, start_time=START + extra) for extra in (0, 1))
+    assert one.event_id != other.event_id
+    assert "traceId" not in one.metadata
+
+
+@pytest.mark.parametrize(
+    ("attributes", "marks"),
+    [
+        ({"http.route": "/healthz"}, {"healthCheck": True}),
+        ({"http.route": "/api/v1/health/"}, {"healthCheck": True}),
+        ({"http.route": "/a", "user_agent.original": "kube-probe/1.29"}, {"healthCheck": True, "bot": True}),
+        ({"http.route": "/a", "user_agent.original": "Googlebot/2.1"}, {"bot": True}),
+        ({"http.route": "/a", "user_agent.synthetic.type": "test"}, {"bot": True}),
+        ({"http.route": "/health-insurance"}, {}),
+        ({"http.route": "/a", "user_agent.original": "Mozilla/5.0 (X11; Linux)"}, {}),
+    ],
+)
+def test_bots_and_health_checks_are_marked_not_dropped(
+    attributes: dict[str, Any], marks: dict[str, bool]
+) -> None:
+    metadata = view_of({"http.method": "GET", **attributes}).metadata
+    assert {key: metadata[key] for key in ("bot", "healthCheck") if key in metadata} == marks
+
+
+NATIVE = InstrumentationScope("fastapi")
+
+
+def mounted_request(start: int = START, status: int = 200) -> list[Any]:
+    """Two server spans of one request, in the order in which they end."""
+    path = {"http.request.method": "GET", "url.path": "/v2/things/9", "http.response.status_code": status}
+    times = {"start_time": start, "end_time": start + 9_000_000}
+    outer = make_span({**path, "http.route": "/v2"}, context=SpanContext(1, 1, is_remote=False), **times)
+    inner = make_span(
+        {**path, "http.route": "/things/{id}"},
+        instrumentation_scope=NATIVE,
+        context=SpanContext(2, 2, is_remote=False),
+        **times,
+    )
+    return [outer, inner]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_mounted_application_that_traces_itself_gives_one_view(order: int) -> None:
+    shared = mapper()
+    assert [len(shared.map(span).events) for span in mounted_request()[::order]] == [1, 0]
+
+
+def test_requests_of_a_mounted_application_are_told_apart_by_time() -> None:
+    shared = mapper()
+    outer, _ = mounted_request()
+    _, later = mounted_request(START + 10**12)
+    assert [len(shared.map(span).events) for span in (outer, later)] == [1, 1]
+
+
+def test_each_of_many_mounted_requests_gives_one_view() -> None:
+    shared = mapper()
+    requests = [mounted_request(START + offset) for offset in range(50)]
+    spans = [outer for outer, _ in requests] + [inner for _, inner in requests]
+    assert sum(len(shared.map(span).events) for span in spans) == 50
+
+
+def test_an_application_that_only_traces_itself_keeps_all_its_views() -> None:
+    shared = mapper()
+    inner = [mounted_request(START + offset)[1] for offset in range(1000)]
+    assert sum(len(shared.map(span).events) for span in inner) == 1000
