@@ -1,0 +1,355 @@
+"""`AnalyticsClient`: what everything goes through, whether a span, a log record or a direct call made it.
+
+The four ``track_*`` methods are those of the contract's own client, in snake_case. They are fire and forget:
+microseconds on the caller's thread, no network, no exception.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector
+from opentelemetry.trace import format_span_id, format_trace_id, get_current_span
+
+from otel_analytics.config import Config
+from otel_analytics.delivery.delivery import Delivery
+from otel_analytics.delivery.ledger import DropReason, LedgerSnapshot
+from otel_analytics.delivery.report import logger
+from otel_analytics.errors import EventError
+from otel_analytics.events import (
+    BUILT_IN_BUSINESS_EVENTS,
+    BusinessEvent,
+    EncodedEvent,
+    EngagementEvent,
+    Event,
+    ViewEvent,
+    encode,
+)
+from otel_analytics.timestamps import rfc3339
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_API_CALL_CONTENT_TYPE = "post"
+_DEVICE_TYPE = "desktop"
+
+
+class AnalyticsClient:
+    """Sends view and engagement events to an analytics collector.
+
+    Safe to use from any thread. Nothing is started before the first event; after a fork the child begins
+    anew, and the parent delivers its own events. At exit, what is left is sent within
+    ``shutdown_timeout_millis``.
+
+    Args:
+        endpoint: Base URL of the collector.
+        config: Checked options, instead of single ones.
+        **options: Any option of `Config` by name.
+
+    Raises:
+        ConfigError: An option, or its environment variable, has a value it cannot have.
+    """
+
+    def __init__(self, endpoint: str | None = None, *, config: Config | None = None, **options: Any) -> None:
+        self.config = config or Config.resolve(endpoint=endpoint, **options)
+        self._app = self.config.app_name or _service_name()
+        self._business_events = {**BUILT_IN_BUSINESS_EVENTS, **self.config.business_events}
+        self._deliveries: dict[int, Delivery] = {}
+        if self.config.debug:
+            logger.setLevel("DEBUG")
+        atexit.register(self._at_exit)
+        _forget_after_fork(self)
+
+    def track_view(
+        self,
+        content_id: str,
+        content_type: str,
+        session_id: str | None = None,
+        device_type: str = _DEVICE_TYPE,
+        user_id: str | None = None,
+        duration: float | None = None,
+        ip_address: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Track that somebody viewed something.
+
+        Args:
+            content_id: What was viewed.
+            content_type: Its type.
+            session_id: The visit; one is made up where there is none.
+            device_type: ``"desktop"`` unless known better.
+            user_id: Who viewed it.
+            duration: Milliseconds.
+            ip_address: The client's address.
+            metadata: More about it; any values.
+        """
+
+        def view(event_id: str, nanos: int) -> Event:
+            return ViewEvent(
+                event_id,
+                rfc3339(nanos),
+                _text(content_id),
+                _text(content_type),
+                _session_id(event_id, nanos) if session_id is None else _text(session_id),
+                _text(device_type),
+                self._app,
+                _optional_text(user_id),
+                duration,
+                _optional_text(ip_address),
+                {**(metadata or {}), **_trace_ids()},
+            )
+
+        self._track(view)
+
+    def track_engagement(
+        self,
+        user_id: str | None,
+        metric_type: str,
+        target_id: str,
+        target_type: str,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Track that somebody did something.
+
+        Args:
+            user_id: Who; `None` is ``anonymous_user_id``.
+            metric_type: What it counts as, e.g. ``"purchase"``.
+            target_id: What it was done to.
+            target_type: The target's type.
+            metadata: More about it; any values.
+        """
+        user = _optional_text(user_id) or self.config.anonymous_user_id
+        if not user:
+            self._delivery().refuse(DropReason.ANONYMOUS)
+            return
+
+        def engagement(event_id: str, nanos: int) -> Event:
+            return EngagementEvent(
+                event_id,
+                rfc3339(nanos),
+                user,
+                _text(metric_type),
+                _text(target_id),
+                _text(target_type),
+                {**(metadata or {}), **_trace_ids()},
+            )
+
+        self._track(engagement)
+
+    def track_api_call(
+        self,
+        endpoint: str,
+        method: str,
+        status_code: int,
+        user_id: str | None = None,
+        duration: float | None = None,
+        ip_address: str | None = None,
+    ) -> None:
+        """Track an API call: a view of ``METHOD:endpoint``.
+
+        Args:
+            endpoint: The route, e.g. ``/orders/{id}``; sent as it is, so leave query strings out.
+            method: The HTTP method.
+            status_code: The response's status, kept in the view's metadata.
+            user_id: Who called.
+            duration: Milliseconds.
+            ip_address: The caller's address.
+        """
+        self.track_view(
+            f"{method}:{endpoint}",
+            _API_CALL_CONTENT_TYPE,
+            user_id=user_id,
+            duration=duration,
+            ip_address=ip_address,
+            metadata={"statusCode": status_code, "method": method, "route": endpoint},
+        )
+
+    def track_business_event(
+        self,
+        user_id: str | None,
+        event_type: str,
+        target_id: str,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Track a business event: one of the contract's five, or one of the option ``business_events``.
+
+        Args:
+            user_id: Who; `None` is ``anonymous_user_id``.
+            event_type: The event's name, e.g. ``"payment_processed"``. An unknown one is dropped, counted
+                and named in the log.
+            target_id: What it was done to.
+            metadata: More about it; any values.
+        """
+        business_event = self._business_events.get(event_type)
+        if business_event is None:
+            self._invalid(f"{str(event_type)[:100]!r} is not among business_events")
+            return
+        self._track_known(business_event, user_id, event_type, target_id, metadata)
+
+    def submit(self, events: Sequence[Event], *, patience_millis: float = 0) -> None:
+        """Send events made elsewhere, as the adapters do.
+
+        Args:
+            events: `ViewEvent` and `EngagementEvent` objects.
+            patience_millis: Longest wait, milliseconds, where the queue is full and the collector is busy
+                taking it; 0 never waits.
+        """
+        encoded = [encoded for event in events if (encoded := self._encoded(event)) is not None]
+        self._delivery().accept(encoded, patience_millis / 1000)
+
+    def flush(self, timeout_millis: float = 30_000) -> bool:
+        """Wait until every event tracked before this call is delivered or dropped.
+
+        Args:
+            timeout_millis: Longest wait, milliseconds.
+
+        Returns:
+            Whether that happened in time. An AWS Lambda handler calls this before it returns.
+        """
+        return self._delivery().flush(timeout_millis / 1000)
+
+    def shutdown(self, timeout_millis: float | None = None) -> bool:
+        """Send what is left, drop and name the rest, and close; later events are dropped and counted.
+
+        Args:
+            timeout_millis: Longest wait, milliseconds; the option ``shutdown_timeout_millis`` by default.
+
+        Returns:
+            Whether nothing was lost.
+        """
+        timeout = self.config.shutdown_timeout_millis if timeout_millis is None else timeout_millis
+        atexit.unregister(self._at_exit)
+        return self._delivery().shutdown(timeout / 1000)
+
+    def stats(self) -> LedgerSnapshot:
+        """Return how many events this process has accepted, delivered, dropped by reason, and holds."""
+        return self._delivery().snapshot()
+
+    def refuse(self, reason: str, count: int = 1) -> None:
+        """Count events that an adapter knew of and could not or should not make.
+
+        Args:
+            reason: A value of `DropReason`.
+            count: How many.
+        """
+        self._delivery().refuse(DropReason(reason), count)
+
+    def tell(self, reason: str, count: int, text: str) -> None:
+        """Log something an adapter saw, at most one line a minute for each reason."""
+        self._delivery().tell(reason, count, text)
+
+    def __enter__(self) -> Self:
+        """Return the client itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Shut down within ``shutdown_timeout_millis``."""
+        self.shutdown()
+
+    def __repr__(self) -> str:
+        """Show the collector, never the key."""
+        return f"{type(self).__name__}(endpoint={self.config.endpoint!r})"
+
+    def _track_known(
+        self,
+        business_event: BusinessEvent,
+        user_id: str | None,
+        event_type: str,
+        target_id: str,
+        metadata: Mapping[str, Any] | None,
+    ) -> None:
+        self.track_engagement(
+            user_id,
+            business_event.metric_type,
+            target_id,
+            business_event.target_type,
+            {**(metadata or {}), "businessEventType": event_type},
+        )
+
+    def _track(self, build: Callable[[str, int], Event]) -> None:
+        try:
+            event = build(_random_uuid(), time.time_ns())
+        except Exception as error:  # noqa: BLE001 - nothing raises into the application
+            self._invalid(type(error).__name__ if not isinstance(error, EventError) else str(error))
+            return
+        self.submit((event,))
+
+    def _encoded(self, event: Event) -> EncodedEvent | None:
+        try:
+            return encode(event, view_metadata=self.config.view_metadata)
+        except Exception as error:  # noqa: BLE001 - an event made by hand may hold anything
+            self._invalid(type(error).__name__)
+            return None
+
+    def _invalid(self, why: str) -> None:
+        self._delivery().refuse(DropReason.INVALID)
+        logger.debug("invalid event: %s", why)
+
+    def _delivery(self) -> Delivery:
+        """Return this process's delivery; the pid tells, since a fork need not run any hook (uWSGI)."""
+        pid = os.getpid()
+        try:
+            return self._deliveries[pid]
+        except KeyError:
+            # `setdefault` is atomic: of two threads that come first together, both get the same one.
+            return self._deliveries.setdefault(pid, Delivery(self.config))
+
+    def _at_exit(self) -> None:
+        if os.getpid() in self._deliveries:
+            self._delivery().exit()
+
+    def _forget_parent(self) -> None:
+        self._deliveries = {}
+
+
+def _forget_after_fork(client: AnalyticsClient) -> None:
+    """In a forked child let go of the parent's connections at once, rather than with the first event."""
+    if not hasattr(os, "register_at_fork"):  # Windows
+        return
+    reference = weakref.WeakMethod(client._forget_parent)  # noqa: SLF001 - same module
+
+    def after_in_child() -> None:
+        forget = reference()
+        if forget is not None:
+            forget()
+
+    os.register_at_fork(after_in_child=after_in_child)
+
+
+def _service_name() -> str:
+    """Return `service.name` of OTEL_SERVICE_NAME or OTEL_RESOURCE_ATTRIBUTES, as the SDK reads them."""
+    return str(OTELResourceDetector().detect().attributes.get(SERVICE_NAME) or "unknown_service")
+
+
+def _random_uuid() -> str:
+    digits = os.urandom(16).hex()
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
+
+
+def _session_id(event_id: str, nanos: int) -> str:
+    return f"backend-{nanos // 1_000_000}-{event_id[-12:]}"
+
+
+def _trace_ids() -> dict[str, str]:
+    context = get_current_span().get_span_context()
+    if not context.is_valid:
+        return {}
+    return {"traceId": format_trace_id(context.trace_id), "spanId": format_span_id(context.span_id)}
+
+
+def _optional_text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _text(value: Any) -> str:
+    if value is None or value == "":
+        raise EventError("a required field is missing")
+    return str(value)

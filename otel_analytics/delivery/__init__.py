@@ -1,0 +1,1 @@
+"""Events to the collector: what waits, what a request and its answer mean, who sends."""

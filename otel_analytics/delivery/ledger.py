@@ -1,0 +1,68 @@
+"""Every event has a fate and every loss a reason: accepted = delivered + dropped + pending, at any moment.
+
+The ledger has no lock of its own: the outbox changes it under the lock that guards the events it counts,
+so a snapshot never shows an event twice or not at all.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class DropReason(str, Enum):
+    """Why an event was not delivered."""
+
+    QUEUE_FULL = "queue_full"  # displaced by a newer event of its lane
+    REJECTED = "rejected"  # the collector called it invalid
+    TOO_LARGE = "too_large"  # the collector refused its size
+    SHUTDOWN = "shutdown"  # still waiting when the time for exit was over
+    AFTER_SHUTDOWN = "after_shutdown"  # came when everything was closed already
+    INVALID = "invalid"  # no event could be built from what was given
+    ANONYMOUS = "anonymous"  # nobody is known for it and `anonymous_user_id` is empty
+    EXCLUDED = "excluded"  # its endpoint is among `excluded_endpoints`
+    IGNORED = "ignored"  # its span says `analytics.ignore`
+
+
+@dataclass(frozen=True)
+class LedgerSnapshot:
+    """The ledger at one moment; ``accepted == delivered + sum(dropped.values()) + pending``.
+
+    Args:
+        accepted: Events taken in.
+        delivered: Events the collector acknowledged.
+        dropped: Events given up, by reason.
+        pending: Events that wait or travel.
+    """
+
+    accepted: int = 0
+    delivered: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    pending: int = 0
+
+
+class Ledger:
+    """Counts; the owner of the events holds the lock."""
+
+    def __init__(self) -> None:
+        self._accepted = 0
+        self._delivered = 0
+        self._dropped: Counter[str] = Counter()
+
+    def accept(self, count: int) -> None:
+        """Count events taken in."""
+        self._accepted += count
+
+    def deliver(self, count: int) -> None:
+        """Count events acknowledged."""
+        self._delivered += count
+
+    def drop(self, reason: DropReason, count: int = 1) -> None:
+        """Count events given up."""
+        self._dropped[reason.value] += count
+
+    def snapshot(self, pending: int) -> LedgerSnapshot:
+        """Return all counts beside the number of events that the owner still holds."""
+        return LedgerSnapshot(self._accepted, self._delivered, dict(self._dropped), pending)

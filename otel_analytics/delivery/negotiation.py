@@ -1,0 +1,126 @@
+"""What the collector takes: single events, or batches by its own advertisement. Pure: time is an argument.
+
+A real event is never used to probe an unknown server: an endpoint that expects one object may answer 200 to
+an array and store garbage. A collector that takes batches says so in a header of any response::
+
+    X-Analytics-Batch: max=512; bytes=1000000; encoding=gzip
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from otel_analytics.config import Config
+
+ADVERTISEMENT = "x-analytics-batch"
+_OFF_SECONDS = 600.0
+_BRACKETS = 2
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to send now.
+
+    Args:
+        max_events: Most events in a request; 1 means singly.
+        max_bytes: Largest body, before compression.
+        gzip: Whether to compress it.
+        known: Whether the collector has ever answered, so that requests may go out side by side.
+    """
+
+    max_events: int
+    max_bytes: int
+    gzip: bool
+    known: bool
+
+    @property
+    def batches(self) -> bool:
+        """Whether events travel together."""
+        return self.max_events > 1
+
+
+@dataclass(frozen=True)
+class Advertisement:
+    """What a collector says it takes; `None`: it set no limit."""
+
+    max_events: int | None = None
+    max_bytes: int | None = None
+    gzip: bool = False
+
+
+class Negotiation:
+    """Learns from answers; says how to send."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._advertised: Advertisement | None = None
+        self._shrunk_to = config.max_batch_bytes
+        self._off_until = -math.inf
+        self._known = False
+        self._gzip_refused = False
+
+    def plan(self, now: float) -> Plan:
+        """Return how to send at this moment (monotonic seconds)."""
+        advertised = self._advertised or Advertisement()
+        may_batch = now >= self._off_until and self._wants_batches()
+        max_events = min(self._config.max_batch_size, advertised.max_events or math.inf) if may_batch else 1
+        max_bytes = min(self._shrunk_to, advertised.max_bytes or math.inf)
+        return Plan(int(max(max_events, 1)), int(max_bytes), self._wants_gzip(advertised), self._known)
+
+    def learn(self, header: str | None) -> None:
+        """Take note of an answer and of the advertisement in it; no header changes nothing."""
+        self._known = True
+        advertised = parse_advertisement(header)
+        if advertised is not None and advertised != self._advertised:
+            self._advertised = advertised
+            self._shrunk_to = self._config.max_batch_bytes
+
+    def batch_refused(self, now: float) -> None:
+        """Send singly for ten minutes, and after those until it advertises batches anew."""
+        self._advertised = None
+        self._off_until = now + _OFF_SECONDS
+
+    def too_large(self, body_bytes: int) -> None:
+        """Keep later batches below half of what was refused."""
+        self._shrunk_to = max(body_bytes // 2, _BRACKETS)
+
+    def gzip_refused(self) -> None:
+        """Send uncompressed from now on."""
+        self._gzip_refused = True
+
+    def _wants_batches(self) -> bool:
+        return self._config.batching == "on" or (
+            self._config.batching == "auto" and self._advertised is not None
+        )
+
+    def _wants_gzip(self, advertised: Advertisement) -> bool:
+        by_option = {"auto": advertised.gzip, "gzip": True, "none": False}
+        return by_option[self._config.compression] and not self._gzip_refused
+
+
+def parse_advertisement(header: str | None) -> Advertisement | None:
+    """Read ``max=512; bytes=1000000; encoding=gzip``; unknown parameters are ignored.
+
+    Returns:
+        The advertisement, or `None` where there is none, it lacks ``max``, or a number in it is garbage.
+    """
+    if header is None:
+        return None
+    pairs = (part.partition("=") for part in header.lower().split(";"))
+    values = {name.strip(): value.strip() for name, _, value in pairs}
+    try:
+        return Advertisement(
+            _positive(values["max"]), _positive(values.get("bytes")), values.get("encoding") == "gzip"
+        )
+    except (ValueError, KeyError):
+        return None
+
+
+def _positive(text: str | None) -> int | None:
+    if text is None:
+        return None
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number

@@ -1,0 +1,60 @@
+"""Events leased together: of one kind, sent in one request, settled by its answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from otel_analytics.events import EncodedEvent, Kind
+
+
+class Entry(NamedTuple):
+    """An event in the outbox: its place in the order of acceptance, and when that was (monotonic seconds)."""
+
+    sequence: int
+    accepted_at: float
+    event: EncodedEvent
+
+
+@dataclass(frozen=True, eq=False)
+class Parcel:
+    """Entries of one request, in order of acceptance; compared by identity, as a lease is.
+
+    Args:
+        kind: The kind of all its events.
+        entries: At least one.
+        attempts: Requests already made for it.
+        due: Earliest next attempt, monotonic seconds.
+        successes_seen: Its gate's successes at its last failure: others that got through since then
+            make this parcel the suspect.
+    """
+
+    kind: Kind
+    entries: tuple[Entry, ...]
+    attempts: int = 0
+    due: float = float("-inf")
+    successes_seen: int = 0
+
+    def is_suspect(self, successes: int) -> bool:
+        """Whether it has failed and others got through since."""
+        return self.attempts > 0 and successes > self.successes_seen
+
+    @property
+    def bodies(self) -> list[bytes]:
+        """Each event's encoded body."""
+        return [entry.event.body for entry in self.entries]
+
+    def with_entries(self, entries: tuple[Entry, ...]) -> Parcel:
+        """Return the same parcel with some of its entries only."""
+        return Parcel(self.kind, entries, self.attempts, self.due, self.successes_seen)
+
+    def halves(self) -> tuple[Parcel, ...]:
+        """Return two parcels of half the entries, or itself where there is one entry."""
+        middle = len(self.entries) // 2
+        if not middle:
+            return (self,)
+        return (self.with_entries(self.entries[:middle]), self.with_entries(self.entries[middle:]))
+
+    def singles(self) -> tuple[Parcel, ...]:
+        """Return a parcel for each entry."""
+        return tuple(self.with_entries((entry,)) for entry in self.entries)

@@ -1,0 +1,362 @@
+"""The only threads: take, send, settle.
+
+A sender has no thread until there is something to send, then one, then up to `max_connections` while events
+wait and the collector is well. Its threads are daemons: none of them can hold up the exit of the process.
+Decisions are made under the lock (`_step`), requests and their settlement outside it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, detach, set_value
+
+from otel_analytics.delivery.backoff import Gate, RetryPolicy
+from otel_analytics.delivery.ledger import DropReason
+from otel_analytics.delivery.negotiation import ADVERTISEMENT, Negotiation, Plan
+from otel_analytics.delivery.outbox import Outbox
+from otel_analytics.delivery.parcel import Entry, Parcel
+from otel_analytics.delivery.report import Reporter, logger
+from otel_analytics.delivery.settlement import Circumstances, settle
+from otel_analytics.delivery.transport import Transport
+from otel_analytics.delivery.wire import (
+    Answer,
+    NoAnswer,
+    Outcome,
+    Verdict,
+    build_request,
+    interpret,
+)
+from otel_analytics.events import Kind
+
+_BATCHES_IN_FLIGHT = 2
+_PROGRESS_SECONDS = 1.0  # without an answer for longer, the collector is not taking events
+_LAST_FAILURES = 3  # in a row, after which the exit stops waiting for the collector
+_UNWELL = frozenset({Verdict.UNAVAILABLE, Verdict.FAILED, Verdict.REFUSED})
+_DOWN = "the collector is unavailable (%s); events wait and are sent again"
+_TROUBLE: Mapping[Verdict, tuple[int, str]] = {
+    Verdict.UNAVAILABLE: (logging.WARNING, _DOWN),
+    Verdict.FAILED: (logging.WARNING, _DOWN),
+    Verdict.REFUSED: (logging.ERROR, "the collector answered %s: check endpoint and write_key; events wait"),
+    Verdict.NO_BATCHES: (logging.WARNING, "the collector takes no batches (%s); events are sent singly"),
+}
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Clock, dice and policy come in from outside.
+
+    Args:
+        clock: Monotonic seconds.
+        wall_clock: Seconds since the epoch.
+        dice: Random numbers in [0, 1).
+        policy: How long to wait after failures.
+    """
+
+    clock: Callable[[], float] = time.monotonic
+    wall_clock: Callable[[], float] = time.time
+    dice: Callable[[], float] = field(default_factory=lambda: random.Random().random)  # noqa: S311 - jitter
+    policy: RetryPolicy = field(default_factory=RetryPolicy)
+
+
+class Sender:
+    """Sends what an outbox holds.
+
+    Args:
+        outbox: Where events wait.
+        negotiation: How the collector wants them.
+        connect: Makes a transport; each thread has its own.
+        reporter: Tells the operator.
+        timeout: Seconds for one request.
+        max_connections: Most requests in flight.
+        surroundings: Clock, dice, policy.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        negotiation: Negotiation,
+        connect: Callable[[], Transport],
+        reporter: Reporter,
+        *,
+        timeout: float,
+        max_connections: int,
+        surroundings: Surroundings,
+    ) -> None:
+        self._outbox = outbox
+        self._negotiation = negotiation
+        self._connect = connect
+        self._reporter = reporter
+        self._timeout = timeout
+        self._max_connections = max_connections
+        self._around = surroundings
+        self._gates = {kind: Gate(surroundings.policy) for kind in Kind}
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)  # for the threads: something to send, or to end for
+        self._settled = threading.Condition(lock)  # for who waits in flush or shutdown
+        self._threads = 0
+        self._idle = 0
+        self._in_flight = dict.fromkeys(Kind, 0)
+        self._wake_at = 1.0
+        self._ripe_through = 0
+        self._hopeful_at = -math.inf  # when a thread, a request or an answer last gave reason to wait
+        self._stopped = False
+        self._last_chance = False
+        self._last_deadline = math.inf
+        self._hopeless: set[Kind] = set()
+        self.last_problem = ""
+
+    def wake(self) -> None:
+        """Say that an event was put into the outbox; cheap where nobody needs to know."""
+        if self._outbox.longest_lane() >= self._wake_at:
+            with self._changed:
+                self._changed.notify()
+        if not self._threads:
+            self._start_thread()
+
+    def await_room(self, count: int, deadline: float) -> None:
+        """Wait until ``count`` more events fit, as long as the collector keeps taking what there is.
+
+        A batching thread that fills the outbox faster than this process can even send must not make it drop
+        what a well collector is about to take. Where the collector hangs or is down, nobody waits.
+        """
+        if self._outbox.has_room(count):
+            return
+        with self._changed:
+            while not self._outbox.has_room(count):
+                now = self._around.clock()
+                left = min(deadline, self._hopeful_at + _PROGRESS_SECONDS) - now
+                if left <= 0 or self._stopped or any(gate.failures for gate in self._gates.values()):
+                    return
+                self._settled.wait(left)
+
+    def flush(self, deadline: float) -> bool:
+        """Wait until everything accepted before now is settled.
+
+        Args:
+            deadline: Monotonic seconds.
+
+        Returns:
+            Whether it was in time.
+        """
+        return self._drain(deadline)
+
+    def finish(self, deadline: float) -> bool:
+        """Send what is left, without backoff; give up at the deadline or when the collector is down."""
+        with self._changed:
+            if not self._last_chance:
+                self._last_chance = True
+                for gate in self._gates.values():
+                    gate.reopen()
+                self._outbox.release_parked()
+            self._last_deadline = deadline
+        return self._drain(deadline)
+
+    def stop(self) -> None:
+        """End the threads, each after the request it is making."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+            self._settled.notify_all()
+
+    def _drain(self, deadline: float) -> bool:
+        newest = self._outbox.newest()
+
+        def done() -> bool:
+            return self._outbox.oldest_pending() > newest or self._nothing_to_come()
+
+        with self._changed:
+            self._ripe_through = max(self._ripe_through, newest)
+            for gate in self._gates.values():
+                gate.hasten()
+            self._changed.notify_all()
+        if not done() and not self._threads and not self._start_thread():
+            # The interpreter is shutting down and starts no threads any more: this one does the work.
+            self._work(done, deadline)
+        with self._changed:
+            while not done() and (left := deadline - self._around.clock()) > 0:
+                self._settled.wait(left)
+        return self._outbox.oldest_pending() > newest
+
+    def _nothing_to_come(self) -> bool:
+        """Whether the exit has tried everything, and what is left had its last attempt or has no hope."""
+        if not self._last_chance or any(self._in_flight.values()):
+            return False
+        plan = self._negotiation.plan(self._around.clock())
+        return self._outbox.ready_at(plan, self._gates.keys() - self._hopeless) == math.inf
+
+    def _start_thread(self) -> bool:
+        with self._changed:
+            if self._stopped or self._threads >= self._max_connections:
+                return bool(self._threads)
+            self._threads += 1
+            self._hopeful_at = self._around.clock()
+        try:
+            threading.Thread(target=self._run, name="otel-analytics-sender", daemon=True).start()
+        except RuntimeError:
+            with self._changed:
+                self._threads -= 1
+            return False
+        return True
+
+    def _run(self) -> None:
+        try:
+            self._work(lambda: self._stopped, math.inf)
+        finally:
+            with self._changed:
+                self._threads -= 1
+                self._settled.notify_all()
+
+    def _work(self, done: Callable[[], bool], deadline: float) -> None:
+        """Send until ``done``; our own requests must leave no spans, on whatever thread this is."""
+        token = attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))  # noqa: FBT003 - the key's value
+        transport = self._connect()
+        try:
+            while (parcel := self._next(done, deadline)) is not None:
+                self._deliver(parcel, transport, min(self._timeout, deadline - self._around.clock()))
+        finally:
+            detach(token)
+            transport.close()
+
+    def _next(self, done: Callable[[], bool], deadline: float) -> Parcel | None:
+        """Wait for something to send; `None`: done, or no time left."""
+        with self._changed:
+            while not done() and (now := self._around.clock()) < deadline:
+                step = self._step(now)
+                if isinstance(step, Parcel):
+                    self._in_flight[step.kind] += 1
+                    self._hopeful_at = now
+                    break
+                self._idle += 1
+                self._changed.wait(min(step, deadline) - now if min(step, deadline) < math.inf else None)
+                self._idle -= 1
+            else:
+                return None
+            more = self._may_send_more(self._negotiation.plan(now), now)
+            if more and self._idle:
+                self._changed.notify()
+            wanted = more and not self._idle
+        if wanted:
+            self._start_thread()
+        return step
+
+    def _step(self, now: float) -> Parcel | float:
+        """Return what to send now, or until when to wait (monotonic seconds)."""
+        plan = self._negotiation.plan(now)
+        # Whoever puts an event into the outbox reads this: it is set before the look, so that nobody's event
+        # falls between the look and the wait.
+        self._wake_at = math.inf
+        if self._is_busy(plan):
+            return math.inf
+        kinds = self._open_kinds(now)
+        opens_at = min((g.opens_at for g in self._gates.values() if g.opens_at > now), default=math.inf)
+        if not kinds:
+            return opens_at
+        self._wake_at = 1
+        parcel = self._outbox.take(plan, now, self._ripe_through, kinds)
+        if parcel is not None:
+            return parcel
+        ready_at = self._outbox.ready_at(plan, kinds)
+        if ready_at < math.inf:
+            self._wake_at = plan.max_events
+        return min(ready_at, opens_at)
+
+    def _is_busy(self, plan: Plan) -> bool:
+        """Whether as many requests are in flight as may be; until the first answer, just one may."""
+        most = min(self._max_connections, _BATCHES_IN_FLIGHT) if plan.batches else self._max_connections
+        return sum(self._in_flight.values()) >= (most if plan.known else 1)
+
+    def _open_kinds(self, now: float) -> list[Kind]:
+        """Return the kinds that may be sent; of one whose last request failed, one request at a time."""
+        return [
+            kind
+            for kind, gate in self._gates.items()
+            if now >= gate.opens_at and not (gate.failures and self._in_flight[kind])
+        ]
+
+    def _may_send_more(self, plan: Plan, now: float) -> bool:
+        return not self._is_busy(plan) and self._outbox.ready_at(plan, self._open_kinds(now)) <= now
+
+    def _deliver(self, parcel: Parcel, transport: Transport, timeout: float) -> None:
+        sent_at = self._around.clock()
+        try:
+            outcome = self._exchange(parcel, transport, timeout)
+        except Exception as error:  # noqa: BLE001 - a fault of ours neither ends the thread nor loses events
+            logger.exception("sending failed unexpectedly")
+            outcome = Outcome(Verdict.FAILED, type(error).__name__)
+        self._conclude(parcel, outcome, sent_at)
+
+    def _exchange(self, parcel: Parcel, transport: Transport, timeout: float) -> Outcome:
+        plan = self._negotiation.plan(self._around.clock())
+        request = build_request(parcel, compress=plan.gzip, unix_now=self._around.wall_clock())
+        result = transport.send(request, max(timeout, 0.001))
+        outcome = interpret(result, request, len(parcel.entries), unix_now=self._around.wall_clock())
+        logger.debug("%d %s event(s): %s", len(parcel.entries), parcel.kind.value, outcome.verdict.name)
+        with self._changed:
+            self._learn(result, outcome, parcel)
+        return outcome
+
+    def _learn(self, result: Answer | NoAnswer, outcome: Outcome, parcel: Parcel) -> None:
+        if isinstance(result, Answer):
+            self._negotiation.learn(result.headers.get(ADVERTISEMENT))
+        if outcome.verdict is Verdict.NO_BATCHES:
+            self._negotiation.batch_refused(self._around.clock())
+        elif outcome.verdict is Verdict.NO_GZIP:
+            self._negotiation.gzip_refused()
+        elif outcome.verdict is Verdict.TOO_LARGE and len(parcel.entries) > 1:
+            self._negotiation.too_large(sum(map(len, parcel.bodies)))
+
+    def _conclude(self, parcel: Parcel, outcome: Outcome, sent_at: float) -> None:
+        now = self._around.clock()
+        with self._changed:
+            self._in_flight[parcel.kind] -= 1
+            self._note_health(parcel, outcome, sent_at, now)
+            successes = self._gates[parcel.kind].successes
+            settlement = settle(
+                parcel, outcome, Circumstances(self._own_due(parcel, outcome, now), successes)
+            )
+            self._outbox.settle(parcel, settlement)
+            self._changed.notify_all()
+            self._settled.notify_all()
+        self._report(parcel, outcome, settlement.dropped)
+
+    def _note_health(self, parcel: Parcel, outcome: Outcome, sent_at: float, now: float) -> None:
+        gate = self._gates[parcel.kind]
+        if outcome.verdict is Verdict.REFUSED and not parcel.is_suspect(gate.successes):
+            gate.refused(sent_at, now)
+        elif outcome.verdict in _UNWELL:
+            gate.failed(sent_at, now, self._around.dice(), outcome.retry_after)
+        else:
+            gate.succeeded(sent_at)
+            self._hopeful_at = now
+        if self._last_chance and (gate.failures >= _LAST_FAILURES or gate.opens_at > self._last_deadline):
+            self._hopeless.add(parcel.kind)
+
+    def _own_due(self, parcel: Parcel, outcome: Outcome, now: float) -> float:
+        """Return when a parcel that may itself be at fault is tried again; at the exit never."""
+        if self._last_chance:
+            return math.inf
+        if outcome.verdict is Verdict.REFUSED:
+            # Others go first when the gate opens: they show whether it was this parcel or the whole URL.
+            now = max(now, self._gates[parcel.kind].opens_at)
+        return now + self._around.policy.delay(parcel.attempts + 1, self._around.dice(), outcome.retry_after)
+
+    def _report(
+        self, parcel: Parcel, outcome: Outcome, dropped: tuple[tuple[Entry, DropReason], ...]
+    ) -> None:
+        """Tell the operator, once a minute for each cause."""
+        count = len(parcel.entries)
+        if outcome.verdict in _TROUBLE:
+            level, text = _TROUBLE[outcome.verdict]
+            self.last_problem = outcome.reason
+            self._reporter.tell(outcome.verdict.name.lower(), count, text % outcome.reason, level)
+        for _, reason in dropped:
+            self._reporter.tell(
+                reason.value, 1, f"an event is dropped: the collector answered {outcome.reason}"
+            )

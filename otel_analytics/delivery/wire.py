@@ -1,0 +1,199 @@
+"""Events to a request, an answer to an outcome: the wire contract, pure.
+
+One event travels as one object, several as an array of the very same objects, to the same URL.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from hashlib import sha256
+from typing import Any
+
+from otel_analytics._version import __version__
+from otel_analytics.delivery.backoff import parse_retry_after
+from otel_analytics.delivery.parcel import Parcel
+from otel_analytics.events import Kind
+from otel_analytics.timestamps import rfc3339
+
+PATHS: Mapping[Kind, str] = {
+    Kind.VIEW: "/analytics/track/view",
+    Kind.ENGAGEMENT: "/analytics/track/engagement",
+}
+USER_AGENT = f"otel-analytics-python/{__version__}"
+_WORTH_COMPRESSING = 1_024
+_FASTEST = 1  # level 1 gives nine tenths of level 6's saving on such bodies for a third of its time
+
+
+@dataclass(frozen=True)
+class Request:
+    """A POST, but for the base URL and the write key, which the transport adds."""
+
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the collector answered; header names are lower case, the body may be cut at a limit."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+@dataclass(frozen=True)
+class NoAnswer:
+    """The request failed before it was answered.
+
+    Args:
+        reason: For the log; without payload or key.
+        reached: Whether the collector had the request, so that the event itself may be what broke it.
+    """
+
+    reason: str
+    reached: bool
+
+
+class Verdict(Enum):
+    """What an answer means for the events of its request."""
+
+    ACCEPTED = auto()  # acknowledged, but for those the outcome lists
+    UNAVAILABLE = auto()  # the collector is unwell: the same again after a backoff
+    FAILED = auto()  # unwell, and the event itself may be the cause
+    REFUSED = auto()  # wrong key or URL: keep the events, slow down, tell somebody
+    REJECTED = auto()  # the event's fault: never again
+    TOO_LARGE = auto()  # fewer at once; a lone event never again
+    NO_BATCHES = auto()  # the same events again, singly
+    NO_GZIP = auto()  # the same again, uncompressed
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A request's result as a value.
+
+    Args:
+        verdict: What it means.
+        reason: Why, for the log; without payload or key.
+        retry_after: Seconds the collector asked to wait.
+        rejected: Of an accepted batch: the events it rejected, index to its reason.
+        again: Of an accepted batch: the indices of those it wants again.
+    """
+
+    verdict: Verdict
+    reason: str = ""
+    retry_after: float | None = None
+    rejected: Mapping[int, str] = field(default_factory=dict)
+    again: frozenset[int] = frozenset()
+
+
+_BY_STATUS: Mapping[int, Verdict] = {
+    400: Verdict.REJECTED,
+    401: Verdict.REFUSED,
+    403: Verdict.REFUSED,
+    404: Verdict.REFUSED,
+    405: Verdict.REFUSED,
+    407: Verdict.REFUSED,
+    408: Verdict.FAILED,
+    409: Verdict.REJECTED,
+    410: Verdict.REFUSED,
+    413: Verdict.TOO_LARGE,
+    421: Verdict.REFUSED,
+    422: Verdict.REJECTED,
+    425: Verdict.FAILED,
+    429: Verdict.UNAVAILABLE,
+    500: Verdict.FAILED,
+    501: Verdict.REFUSED,
+    502: Verdict.FAILED,
+    503: Verdict.UNAVAILABLE,
+    504: Verdict.FAILED,
+}
+_BY_CLASS: Mapping[int, Verdict] = {
+    1: Verdict.FAILED,
+    2: Verdict.ACCEPTED,
+    3: Verdict.REFUSED,  # never followed: the key must not reach another host
+    4: Verdict.REJECTED,
+    5: Verdict.FAILED,
+}
+_BATCH_NOT_TAKEN = frozenset({404, 405, 415, 501})
+_UNSUPPORTED_MEDIA = 415
+
+
+def build_request(parcel: Parcel, *, compress: bool, unix_now: float) -> Request:
+    """Build the POST for a parcel.
+
+    Args:
+        parcel: What to send.
+        compress: Whether the collector takes gzip.
+        unix_now: The wall clock, for ``X-Sent-At``.
+    """
+    body = parcel.bodies[0] if len(parcel.entries) == 1 else b"[" + b",".join(parcel.bodies) + b"]"
+    headers = {
+        "Content-Type": "application/json",
+        "User-Agent": USER_AGENT,
+        "Idempotency-Key": idempotency_key(parcel),
+        "X-Sent-At": rfc3339(round(unix_now * 1e6) * 1_000),
+    }
+    if parcel.attempts:
+        headers["X-Retry-Count"] = str(parcel.attempts)
+    if compress and len(body) >= _WORTH_COMPRESSING:
+        body = gzip.compress(body, _FASTEST, mtime=0)
+        headers["Content-Encoding"] = "gzip"
+    return Request(PATHS[parcel.kind], headers, body)
+
+
+def idempotency_key(parcel: Parcel) -> str:
+    """Return the event's id; for a batch a digest of its events' ids, so the same on each retry."""
+    if len(parcel.entries) == 1:
+        return parcel.entries[0].event.event_id
+    return sha256("\n".join(entry.event.event_id for entry in parcel.entries).encode()).hexdigest()[:32]
+
+
+def interpret(result: Answer | NoAnswer, request: Request, count: int, *, unix_now: float) -> Outcome:
+    """Say what the result of a request with ``count`` events means."""
+    if isinstance(result, NoAnswer):
+        return Outcome(Verdict.FAILED if result.reached else Verdict.UNAVAILABLE, result.reason)
+    reason = f"HTTP {result.status}"
+    verdict = _verdict(result.status, compressed="Content-Encoding" in request.headers, batch=count > 1)
+    if verdict is Verdict.ACCEPTED and count > 1:
+        return _acknowledged(result.body, count)
+    return Outcome(verdict, reason, parse_retry_after(result.headers.get("retry-after"), unix_now))
+
+
+def _verdict(status: int, *, compressed: bool, batch: bool) -> Verdict:
+    if status == _UNSUPPORTED_MEDIA and compressed:
+        return Verdict.NO_GZIP
+    if batch and status in _BATCH_NOT_TAKEN:
+        return Verdict.NO_BATCHES
+    return _BY_STATUS.get(status) or _BY_CLASS.get(status // 100, Verdict.FAILED)
+
+
+def _acknowledged(body: bytes, count: int) -> Outcome:
+    """Read ``{"received": n, "failures": [...]}``; anything else is no acknowledgement of an array."""
+    try:
+        acknowledgement = json.loads(body)
+        if acknowledgement["received"] != count:
+            raise ValueError("received differs from what was sent")  # noqa: TRY301 - one way out of garbage
+        failures = _failures(acknowledgement.get("failures") or [], count)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return Outcome(Verdict.NO_BATCHES, "no valid acknowledgement of a batch")
+    rejected = {index: why for index, (status, why) in failures.items() if status == "rejected"}
+    again = frozenset(failures.keys() - rejected.keys())
+    if len(again) == count:
+        return Outcome(Verdict.UNAVAILABLE, "every event of a batch is wanted again")
+    return Outcome(Verdict.ACCEPTED, "that it rejects it", rejected=rejected, again=again)
+
+
+def _failures(listed: Sequence[Mapping[str, Any]], count: int) -> dict[int, tuple[str, str]]:
+    failures: dict[int, tuple[str, str]] = {}
+    for item in listed:
+        index, status = item["index"], item["status"]
+        valid = type(index) is int and 0 <= index < count and index not in failures
+        if not valid or status not in {"rejected", "retry"}:
+            raise ValueError("a failure names no event of the batch")
+        failures[index] = (status, str(item.get("reason", ""))[:200])
+    return failures

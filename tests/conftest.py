@@ -1,0 +1,56 @@
+"""A client with short delays, whose books are checked after each test."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from otel_analytics import AnalyticsClient
+from otel_analytics.delivery.backoff import RetryPolicy
+from otel_analytics.delivery.delivery import Delivery
+from otel_analytics.delivery.sender import Surroundings
+
+QuickClient = Callable[..., AnalyticsClient]
+
+_QUICK = RetryPolicy(initial=0.01, ceiling=0.05, retry_after_ceiling=0.3)
+_OPTIONS = {"app_name": "shop", "timeout_millis": 500, "flush_interval_millis": 20}
+_END_MILLIS = 200
+
+
+@pytest.fixture
+def quick_client() -> Iterator[QuickClient]:
+    """Make clients: ``quick_client(url, policy=..., dice=..., **options)``."""
+    clients = []
+
+    def make(
+        endpoint: str,
+        *,
+        policy: RetryPolicy = _QUICK,
+        dice: Callable[[], float] | None = None,
+        **options: Any,
+    ) -> AnalyticsClient:
+        client = AnalyticsClient(endpoint, **{**_OPTIONS, **options})
+        around = Surroundings(policy=policy, **({"dice": dice} if dice else {}))
+        client._deliveries[os.getpid()] = Delivery(client.config, around)
+        clients.append(client)
+        return client
+
+    yield make
+    for client in clients:
+        _close(client)
+
+
+def _close(client: AnalyticsClient) -> None:
+    before = client.stats()
+    started = time.monotonic()
+    nothing_lost = client.shutdown(_END_MILLIS)
+    assert time.monotonic() - started < _END_MILLIS / 1000 + 0.5
+    after = client.stats()
+    assert after.accepted == after.delivered + sum(after.dropped.values())
+    assert after.pending == 0
+    if before.pending:
+        assert nothing_lost is (sum(after.dropped.values()) == sum(before.dropped.values()))

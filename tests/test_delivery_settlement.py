@@ -1,0 +1,117 @@
+"""What becomes of a parcel: every entry has exactly one fate, whatever the outcome."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otel_analytics.delivery.ledger import DropReason
+from otel_analytics.delivery.parcel import Entry, Parcel
+from otel_analytics.delivery.settlement import Circumstances, Settlement, settle
+from otel_analytics.delivery.wire import Outcome, Verdict
+from otel_analytics.events import EncodedEvent, Kind
+
+_CALM = Circumstances(own_due=50.0, successes=0)
+_NO_DUE = float("-inf")
+
+
+def _parcel(size: int, attempts: int = 0, successes_seen: int = 0) -> Parcel:
+    entries = tuple(Entry(n, 0.0, EncodedEvent(Kind.VIEW, f"id-{n}", b"{}")) for n in range(size))
+    return Parcel(Kind.VIEW, entries, attempts, successes_seen=successes_seen)
+
+
+def _again(settlement: Settlement) -> list[list[int]]:
+    return [[entry.sequence for entry in parcel.entries] for parcel in settlement.again]
+
+
+@st.composite
+def _cases(draw: st.DrawFn) -> tuple[Parcel, Outcome, Circumstances]:
+    size = draw(st.integers(1, 12))
+    parcel = _parcel(size, draw(st.integers(0, 9)), draw(st.integers(0, 5)))
+    fates = draw(st.lists(st.sampled_from("ara"), min_size=size, max_size=size))
+    outcome = Outcome(
+        draw(st.sampled_from(Verdict)),
+        rejected={index: "" for index, fate in enumerate(fates) if fate == "r"},
+        again=frozenset(index for index, fate in enumerate(fates) if fate == "a"),
+    )
+    return parcel, outcome, Circumstances(draw(st.floats(0, 100)), draw(st.integers(0, 5)))
+
+
+@given(_cases())
+def test_every_entry_has_one_fate(case: tuple[Parcel, Outcome, Circumstances]) -> None:
+    parcel, outcome, circumstances = case
+    settlement = settle(parcel, outcome, circumstances)
+    dropped = [entry.sequence for entry, _ in settlement.dropped]
+    again = [sequence for part in _again(settlement) for sequence in part]
+    unsettled = sorted(dropped + again)
+    assert len(set(unsettled)) == len(unsettled)
+    assert set(unsettled) <= {entry.sequence for entry in parcel.entries}
+    if outcome.verdict is not Verdict.ACCEPTED:
+        assert len(unsettled) == len(parcel.entries)  # nothing counts as delivered
+    assert all(part.entries and part.attempts == parcel.attempts + 1 for part in settlement.again)
+    assert all(sequences == sorted(sequences) for sequences in _again(settlement))
+
+
+def test_an_accepted_parcel_is_done() -> None:
+    assert settle(_parcel(3), Outcome(Verdict.ACCEPTED), _CALM) == Settlement()
+
+
+def test_a_partly_accepted_batch_gives_up_and_repeats_what_it_lists() -> None:
+    outcome = Outcome(Verdict.ACCEPTED, rejected={1: "bad"}, again=frozenset({3, 0}))
+    settlement = settle(_parcel(5), outcome, _CALM)
+    assert [(entry.sequence, reason) for entry, reason in settlement.dropped] == [(1, DropReason.REJECTED)]
+    assert _again(settlement) == [[0, 3]]
+    assert settlement.again[0].due == 50.0
+
+
+@pytest.mark.parametrize("verdict", [Verdict.UNAVAILABLE, Verdict.NO_GZIP])
+def test_what_is_not_the_events_fault_is_repeated_as_it_is(verdict: Verdict) -> None:
+    settlement = settle(_parcel(4, attempts=20), Outcome(verdict), replace(_CALM, successes=9))
+    assert _again(settlement) == [[0, 1, 2, 3]]
+    assert settlement.again[0].due == _NO_DUE
+
+
+@pytest.mark.parametrize("verdict", [Verdict.FAILED, Verdict.REFUSED])
+@pytest.mark.parametrize(
+    ("attempts", "successes", "halved"),
+    [
+        (0, 9, False),  # its first failure: nothing to compare with
+        (1, 2, False),  # nobody else got through since
+        (1, 3, True),
+        (2, 2, False),
+        (3, 2, True),  # often enough, whatever others did
+    ],
+)
+def test_a_batch_is_halved_once_it_is_the_suspect(
+    verdict: Verdict, attempts: int, successes: int, *, halved: bool
+) -> None:
+    parcel = _parcel(5, attempts, successes_seen=2)
+    settlement = settle(parcel, Outcome(verdict), Circumstances(50.0, successes))
+    assert _again(settlement) == ([[0, 1], [2, 3, 4]] if halved else [[0, 1, 2, 3, 4]])
+    assert {(part.due, part.successes_seen) for part in settlement.again} == {(50.0, successes)}
+
+
+@pytest.mark.parametrize("verdict", [Verdict.FAILED, Verdict.REFUSED])
+def test_a_lone_event_that_breaks_the_collector_is_kept(verdict: Verdict) -> None:
+    settlement = settle(_parcel(1, attempts=99), Outcome(verdict), Circumstances(50.0, 99))
+    assert _again(settlement) == [[0]]
+    assert not settlement.dropped
+
+
+@pytest.mark.parametrize(
+    ("verdict", "reason"),
+    [(Verdict.REJECTED, DropReason.REJECTED), (Verdict.TOO_LARGE, DropReason.TOO_LARGE)],
+)
+def test_what_is_the_events_fault_is_halved_down_to_it(verdict: Verdict, reason: DropReason) -> None:
+    assert _again(settle(_parcel(5), Outcome(verdict), _CALM)) == [[0, 1], [2, 3, 4]]
+    lone = settle(_parcel(1), Outcome(verdict), _CALM)
+    assert [(entry.sequence, why) for entry, why in lone.dropped] == [(0, reason)]
+    assert not lone.again
+
+
+def test_a_collector_without_batches_gets_single_events() -> None:
+    settlement = settle(_parcel(3), Outcome(Verdict.NO_BATCHES), _CALM)
+    assert _again(settlement) == [[0], [1], [2]]
