@@ -1,0 +1,1 @@
+"""Adapters to the OpenTelemetry SDK: they map and hand on, nothing else."""

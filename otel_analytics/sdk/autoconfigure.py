@@ -1,0 +1,64 @@
+"""The entry point of ``OTEL_TRACES_EXPORTER=analytics`` and of declarative configuration.
+
+An exporter that raises there takes all of the application's OpenTelemetry set-up with it. So here a bad
+setting is one line in the log, and the exporter does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+from otel_analytics.delivery.report import logger
+from otel_analytics.errors import ConfigError
+from otel_analytics.sdk.exporter import AnalyticsSpanExporter
+
+
+class InertSpanExporter(SpanExporter):
+    """Takes spans and does nothing with them."""
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:  # noqa: ARG002 - the SDK's signature
+        """Ignore the spans."""
+        return SpanExportResult.SUCCESS
+
+    def force_flush(self, timeout_millis: float = 30_000) -> bool:  # noqa: ARG002 - the SDK's signature
+        """Return true: nothing waits."""
+        return True
+
+    def shutdown(self, timeout_millis: float = 30_000) -> None:
+        """Do nothing."""
+
+
+class AutoconfiguredSpanExporter(SpanExporter):
+    """`AnalyticsSpanExporter` as auto-configuration makes it; inert where a setting is wrong.
+
+    Args:
+        **options: Options of `Config`, as the YAML of ``OTEL_CONFIG_FILE`` gives them; none from the
+            environment path.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self._exporter = _exporter(options)
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Map spans and hand their events on."""
+        return self._exporter.export(spans)
+
+    def force_flush(self, timeout_millis: float = 30_000) -> bool:
+        """Wait until everything exported before is delivered or dropped, at most ``timeout_millis``."""
+        return self._exporter.force_flush(timeout_millis)
+
+    def shutdown(self, timeout_millis: float = 30_000) -> None:
+        """Deliver what is left and close, in at most ``timeout_millis``."""
+        self._exporter.shutdown(timeout_millis)
+
+
+def _exporter(options: dict[str, Any]) -> AnalyticsSpanExporter | InertSpanExporter:
+    try:
+        return AnalyticsSpanExporter(**options)
+    except ConfigError as error:
+        logger.error("analytics events are switched off: %s", error)
+        return InertSpanExporter()

@@ -1,0 +1,242 @@
+"""The exporter in real providers and processors."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
+from opentelemetry.sdk.trace.export import (
+    BatchSpanProcessor,
+    SimpleSpanProcessor,
+    SpanExportResult,
+)
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, Tracer
+from opentelemetry.util.types import AttributeValue
+
+from otel_analytics import AnalyticsClient, AnalyticsSpanExporter, ConfigError
+from otel_analytics.collector import DevCollector
+from otel_analytics.testing import Accept, FaultyCollector, Hang
+
+REQUEST: dict[str, AttributeValue] = {
+    "http.request.method": "GET",
+    "http.route": "/items/{id}",
+    "url.path": "/items/7",
+    "url.query": "token=secret",
+    "http.response.status_code": 200,
+    "client.address": "203.0.113.7",
+}
+
+
+def provider_of(*processors: Any, **options: Any) -> TracerProvider:
+    resource = Resource({"service.name": "shop"})
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False, **options)
+    for processor in processors:
+        provider.add_span_processor(processor)
+    return provider
+
+
+def serve(tracer: Tracer, *, event: str | None = None) -> None:
+    with tracer.start_as_current_span("GET /items/{id}", kind=SpanKind.SERVER, attributes=REQUEST) as span:
+        if event:
+            span.add_event(event, {"amount": 5})
+
+
+def ended_spans(count: int) -> list[ReadableSpan]:
+    memory = InMemorySpanExporter()
+    tracer = provider_of(SimpleSpanProcessor(memory)).get_tracer("test")
+    for _ in range(count):
+        serve(tracer)
+    return list(memory.get_finished_spans())
+
+
+@pytest.fixture
+def collector() -> Iterator[FaultyCollector]:
+    with FaultyCollector(batch="max=512; bytes=1000000; encoding=gzip") as running:
+        yield running
+
+
+@pytest.mark.parametrize("processor", [BatchSpanProcessor, SimpleSpanProcessor])
+def test_a_call_becomes_a_view_and_its_event_an_engagement(
+    collector: FaultyCollector, processor: Any
+) -> None:
+    exporter = AnalyticsSpanExporter(collector.url, write_key="wk_1")
+    provider = provider_of(processor(exporter))
+    serve(provider.get_tracer("test"), event="payment_processed")
+    provider.shutdown()
+    (view,), (engagement,) = collector.bodies("view"), collector.bodies("engagement")
+    assert view["contentId"] == "GET:/items/{id}"
+    assert view["app"] == "shop"
+    assert view["metadata"]["statusCode"] == 200
+    assert (engagement["metricType"], engagement["targetId"]) == ("purchase", "GET:/items/{id}")
+    assert engagement["metadata"]["amount"] == 5
+    assert "secret" not in "".join(request.body.decode() for request in collector.requests)
+
+
+def test_twenty_thousand_spans_arrive_once_each() -> None:
+    with DevCollector() as collector:
+        exporter = AnalyticsSpanExporter(collector.url)
+        provider = provider_of(BatchSpanProcessor(exporter, max_queue_size=20_000, schedule_delay_millis=100))
+        tracer = provider.get_tracer("test")
+        for _ in range(20_000):
+            serve(tracer)
+        provider.force_flush()
+        assert exporter.force_flush(60_000)
+        stats = collector.stats()
+        assert (stats.received, stats.stored, stats.duplicates) == (20_000, 20_000, 0)
+        assert exporter.client.stats().delivered == 20_000
+        provider.shutdown()
+
+
+def test_two_exporters_of_one_span_give_one_id(collector: FaultyCollector) -> None:
+    provider = provider_of(*(BatchSpanProcessor(AnalyticsSpanExporter(collector.url)) for _ in range(2)))
+    serve(provider.get_tracer("test"), event="message_sent")
+    provider.shutdown()
+    assert sorted(collector.event_ids().values()) == [2, 2]
+
+
+def test_export_from_several_threads(collector: FaultyCollector) -> None:
+    exporter = AnalyticsSpanExporter(collector.url)
+    parts = [ended_spans(25) for _ in range(8)]
+    threads = [
+        threading.Thread(target=lambda spans=spans: [exporter.export([span]) for span in spans])
+        for spans in parts
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    exporter.shutdown()
+    assert len(collector.event_ids()) == 200
+    assert set(collector.event_ids().values()) == {1}
+
+
+@pytest.mark.parametrize("spans", [1, 512])
+def test_export_returns_at_once_while_the_collector_hangs(spans: int) -> None:
+    with FaultyCollector(then=Hang(millis=30_000)) as hanging:
+        exporter = AnalyticsSpanExporter(hanging.url)
+        ended = ended_spans(spans)
+        started = time.monotonic()
+        assert exporter.export(ended) is SpanExportResult.SUCCESS
+        assert time.monotonic() - started < 0.5
+        started = time.monotonic()
+        assert not exporter.force_flush(200)
+        exporter.shutdown(timeout_millis=200)
+        assert time.monotonic() - started < 1.5
+        stats = exporter.client.stats()
+    assert stats.dropped == {"shutdown": spans}
+
+
+def test_nothing_after_shutdown(collector: FaultyCollector) -> None:
+    exporter = AnalyticsSpanExporter(collector.url)
+    exporter.shutdown()
+    exporter.shutdown()
+    assert exporter.export(ended_spans(1)) is SpanExportResult.FAILURE
+    assert exporter.force_flush()
+    assert collector.requests == []
+
+
+def test_a_shared_client_stays_open(collector: FaultyCollector) -> None:
+    with AnalyticsClient(collector.url, app_name="shop") as client:
+        exporter = AnalyticsSpanExporter(client=client)
+        exporter.export(ended_spans(1))
+        exporter.shutdown()
+        assert len(collector.bodies()) == 1
+        client.track_api_call("/later", "GET", 200)
+        assert client.flush()
+        assert len(collector.bodies()) == 2
+
+
+def test_a_client_and_options_contradict_each_other() -> None:
+    with AnalyticsClient() as client, pytest.raises(ConfigError, match="either a client or options"):
+        AnalyticsSpanExporter(client=client, batching="off")
+
+
+def test_a_span_that_cannot_be_mapped_takes_no_other_along(collector: FaultyCollector) -> None:
+    exporter = AnalyticsSpanExporter(collector.url)
+    exporter.export([object(), *ended_spans(2)])  # type: ignore[list-item]
+    exporter.shutdown()
+    stats = exporter.client.stats()
+    assert (stats.delivered, stats.dropped) == (2, {"invalid": 1})
+
+
+def test_events_lost_to_span_limits_are_named(
+    collector: FaultyCollector, caplog: pytest.LogCaptureFixture
+) -> None:
+    exporter = AnalyticsSpanExporter(collector.url)
+    provider = provider_of(SimpleSpanProcessor(exporter), span_limits=SpanLimits(max_events=2))
+    with provider.get_tracer("test").start_as_current_span("work") as span:
+        for _ in range(5):
+            span.add_event("message_sent")
+    provider.shutdown()
+    assert len(collector.bodies("engagement")) == 2
+    assert "OTEL_SPAN_EVENT_COUNT_LIMIT" in caplog.text
+    assert "3 in all" in caplog.text
+
+
+@pytest.fixture
+def traced_httpx() -> Iterator[InMemorySpanExporter]:
+    spans = InMemorySpanExporter()
+    HTTPXClientInstrumentor().instrument(tracer_provider=provider_of(SimpleSpanProcessor(spans)))
+    yield spans
+    HTTPXClientInstrumentor().uninstrument()
+
+
+def test_our_own_requests_leave_no_spans(
+    collector: FaultyCollector, traced_httpx: InMemorySpanExporter, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    exporter = AnalyticsSpanExporter(collector.url)
+    provider = provider_of(BatchSpanProcessor(exporter))
+    serve(provider.get_tracer("test"))
+    provider.force_flush()
+    assert exporter.force_flush()
+    provider.shutdown()
+    assert len(collector.requests) == 1
+    assert "traceparent" not in collector.requests[0].headers
+    assert traced_httpx.get_finished_spans() == ()
+    assert "httpx" not in {record.name for record in caplog.records}
+    httpx.get(collector.url)
+    assert len(traced_httpx.get_finished_spans()) == 1, "the application's own requests are traced as ever"
+
+
+def test_a_full_queue_waits_a_moment_for_a_collector_that_is_taking_events() -> None:
+    with FaultyCollector(then=Accept(after_millis=2), batch="max=50") as busy:
+        exporter = AnalyticsSpanExporter(busy.url, max_queue_size=100, flush_interval_millis=5)
+        spans = ended_spans(600)
+        for start in range(0, 600, 50):
+            exporter.export(spans[start : start + 50])
+        exporter.shutdown()
+        assert len(busy.event_ids()) == 600
+
+
+@pytest.mark.parametrize(
+    ("attributes", "options", "reason"),
+    [
+        ({"analytics.ignore": True}, {}, "ignored"),
+        ({}, {"excluded_endpoints": ["/items/*"]}, "excluded"),
+    ],
+)
+def test_what_is_deliberately_left_out_is_counted_and_not_logged(
+    collector: FaultyCollector,
+    attributes: dict[str, Any],
+    options: dict[str, Any],
+    reason: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    exporter = AnalyticsSpanExporter(collector.url, **options)
+    tracer = provider_of(SimpleSpanProcessor(exporter)).get_tracer("test")
+    with tracer.start_span("GET", kind=SpanKind.SERVER, attributes={**REQUEST, **attributes}):
+        pass
+    exporter.shutdown()
+    assert exporter.client.stats().dropped == {reason: 1}
+    assert collector.requests == []
+    assert caplog.text == ""

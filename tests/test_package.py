@@ -1,0 +1,88 @@
+"""What the package promises about itself."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from importlib.metadata import entry_points, requires
+from pathlib import Path
+
+import otel_analytics
+
+PACKAGE = Path(otel_analytics.__file__).parent
+PURE = [
+    "mapping",
+    "events.py",
+    "encoding.py",
+    "delivery/wire.py",
+    "delivery/backoff.py",
+    "delivery/settlement.py",
+]
+IMPURE_MODULES = {"time", "random", "threading", "os", "socket", "httpx", "asyncio"}
+
+
+def imports_of(path: Path) -> set[str]:
+    """Return top-level names of run-time imports; those under TYPE_CHECKING do not count."""
+    tree = ast.parse(path.read_text())
+    guarded = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for inner in ast.walk(node)
+    }
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if id(node) in guarded:
+            continue
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+    return names
+
+
+def files_of(place: str) -> list[Path]:
+    path = PACKAGE / place
+    return [path] if path.is_file() else sorted(path.rglob("*.py"))
+
+
+def test_exports_are_sorted_and_complete() -> None:
+    assert otel_analytics.__all__ == sorted(otel_analytics.__all__)
+    public = {name for name in vars(otel_analytics) if name[0].isupper()}
+    assert public == set(otel_analytics.__all__) - {"__version__"}
+
+
+def test_pure_modules_have_no_clock_no_thread_no_io() -> None:
+    for place in PURE:
+        for path in files_of(place):
+            roots = {name.split(".")[0] for name in imports_of(path)}
+            assert not roots & (IMPURE_MODULES | {"opentelemetry"}), path
+
+
+def test_only_the_transport_imports_httpx() -> None:
+    users = [
+        path.relative_to(PACKAGE).as_posix()
+        for path in files_of(".")
+        if "demo" not in path.parts and any(name.split(".")[0] == "httpx" for name in imports_of(path))
+    ]
+    assert users == ["delivery/transport.py"]
+
+
+def test_the_core_needs_three_packages() -> None:
+    core = {
+        re.split(r"[^\w-]", line)[0] for line in requires("otel-analytics") or () if "extra ==" not in line
+    }
+    assert core == {"httpx", "opentelemetry-api", "opentelemetry-sdk"}
+    third_party = {
+        name.split(".")[0]
+        for path in files_of(".")
+        if not {"collector", "demo", "cli.py"} & {*path.relative_to(PACKAGE).parts}
+        for name in imports_of(path)
+    } - sys.stdlib_module_names
+    assert third_party == {"httpx", "opentelemetry", "otel_analytics"}
+
+
+def test_the_entry_point_is_an_exporter() -> None:
+    (entry,) = entry_points(group="opentelemetry_traces_exporter", name="analytics")
+    assert entry.load().__name__ == "AutoconfiguredSpanExporter"
