@@ -1,0 +1,172 @@
+"""The command ``otel-analytics``: a subcommand is an entry of `_COMMANDS`, its work a module elsewhere."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from otel_analytics._version import __version__
+from otel_analytics.config import env_name
+
+_DONE, _FAILED, _UNUSABLE, _INTERRUPTED = 0, 1, 2, 130
+_LARGEST_PORT = 65_535
+
+_MODULES_OF_EXTRA: Mapping[str, tuple[str, ...]] = {
+    "collector": ("starlette", "uvicorn"),
+    "demo": (
+        "starlette",
+        "uvicorn",
+        "fastapi",
+        "opentelemetry.distro",
+        "opentelemetry.instrumentation.fastapi",
+        "rich",
+    ),
+}
+
+
+class _Command(NamedTuple):
+    help: str
+    extra: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: Without the program's name; the process's own by default.
+
+    Returns:
+        The exit code: 0 done, 1 failed, 2 unusable (arguments, a missing extra), 130 interrupted.
+    """
+    options = _parser().parse_args(arguments)
+    command = _COMMANDS[options.command]
+    if not _installed(command.extra):
+        extra = f"otel-analytics[{command.extra}]"
+        return _fail(f"{options.command} needs an extra: pip install '{extra}'", _UNUSABLE)
+    try:
+        return command.run(options)
+    except KeyboardInterrupt:
+        return _fail("interrupted", _INTERRUPTED)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="otel-analytics", description="Product analytics straight from OpenTelemetry."
+    )
+    parser.add_argument("--version", action="version", version=f"otel-analytics {__version__}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in _COMMANDS.items():
+        command.add_arguments(subparsers.add_parser(name, help=command.help, description=command.help))
+    return parser
+
+
+def _installed(extra: str) -> bool:
+    return all(map(_can_import, _MODULES_OF_EXTRA[extra]))
+
+
+def _can_import(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # its parent is missing
+        return False
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"otel-analytics: {message}", file=sys.stderr)
+    return code
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= _LARGEST_PORT:
+        raise ValueError
+    return port
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise ValueError
+    return count
+
+
+# argparse puts these into its message: "invalid port value: '70000'".
+_port.__name__ = "port"
+_count.__name__ = "count"
+
+
+def _add_collector_arguments(parser: argparse.ArgumentParser) -> None:
+    key_variable = env_name("write_key")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (%(default)s: this machine only)"
+    )
+    parser.add_argument(
+        "--port", type=_port, default=4380, help="port to listen on, 0 for a free one (%(default)s)"
+    )
+    parser.add_argument("--write-key", help=f"what X-Write-Key must be; else ${key_variable}; else none")
+    parser.add_argument(
+        "--database", metavar="PATH", help="SQLite file to keep events in (default: memory, until it stops)"
+    )
+    parser.add_argument("--no-batch", action="store_true", help="take and advertise single events only")
+
+
+def _run_collector(options: argparse.Namespace) -> int:
+    from otel_analytics.collector import BatchLimits, StoreError, run  # noqa: PLC0415 - an extra
+
+    try:
+        run(
+            announce=_say,
+            host=options.host,
+            port=options.port,
+            write_key=options.write_key or os.environ.get(env_name("write_key")) or None,
+            database=options.database,
+            batch=None if options.no_batch else BatchLimits(),
+        )
+    except StoreError as error:
+        return _fail(str(error), _FAILED)
+    except OSError as error:
+        return _fail(f"cannot listen on {options.host} port {options.port}: {error.strerror}", _FAILED)
+    return _DONE
+
+
+def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--requests", type=_count, default=200, metavar="N", help="requests to send (%(default)s)"
+    )
+    parser.add_argument("--keep", action="store_true", help="leave shop and collector running until Ctrl-C")
+
+
+def _run_demo(options: argparse.Namespace) -> int:
+    from otel_analytics.demo.run import run_demo  # noqa: PLC0415 - an extra
+
+    return _DONE if run_demo(requests=options.requests, keep=options.keep) else _FAILED
+
+
+_COMMANDS: Mapping[str, _Command] = {
+    "demo": _Command(
+        "Send traffic through an instrumented shop and show what arrives.",
+        "demo",
+        _add_demo_arguments,
+        _run_demo,
+    ),
+    "collector": _Command(
+        "Run the dev collector: receive, check, keep and show events.",
+        "collector",
+        _add_collector_arguments,
+        _run_collector,
+    ),
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,14 @@
+"""The dev collector: receives, checks, keeps and shows what the exporter sends (extra `collector`).
+
+In a test::
+
+    with DevCollector() as collector:
+        ...  # export to collector.url
+        collector.wait_for(3)
+"""
+
+from otel_analytics.collector.batch import BatchLimits
+from otel_analytics.collector.server import DevCollector, run
+from otel_analytics.collector.store import Stats, StoreError
+
+__all__ = ["BatchLimits", "DevCollector", "Stats", "StoreError", "run"]

@@ -1,0 +1,102 @@
+"""A request's bytes become JSON, within bounds: nothing larger than the limit is ever held."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from starlette.requests import Request
+
+from otel_analytics.collector.refusal import Refusal
+
+_GZIP_WINDOW = 31  # zlib's largest window, in a gzip wrapper
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """Read a JSON request's body as it was sent.
+
+    Args:
+        request: A request whose body nobody has read.
+        limit: Largest body in bytes.
+
+    Raises:
+        Refusal: 415 for another content type or encoding, 413 for too many bytes.
+    """
+    _check_headers(request.headers, limit)
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise _too_large(limit)
+    return bytes(body)
+
+
+def decoded(raw: bytes, encoding: str, limit: int) -> bytes:
+    """Undo the content encoding.
+
+    Args:
+        raw: The body as it was sent.
+        encoding: `gzip`; anything else leaves it as it is.
+        limit: Largest result in bytes; not one more is decompressed.
+
+    Raises:
+        Refusal: 413 beyond the limit, 400 for what is no gzip.
+    """
+    return _gunzip(raw, limit) if encoding.strip().lower() == "gzip" else raw
+
+
+def parsed(body: bytes) -> Any:
+    """Parse strict JSON: UTF-8, no NaN or Infinity (RFC 8259).
+
+    Raises:
+        Refusal: 400 with what the parser says; the body itself is not repeated.
+    """
+    try:
+        return json.loads(body.decode(), parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        message = f"{error.msg} at line {error.lineno}, column {error.colno}"
+    except UnicodeDecodeError:
+        message = "not UTF-8"
+    except RecursionError:
+        message = "nested too deeply"
+    except ValueError:  # also an integer of more digits than Python converts
+        message = "a number JSON does not have"
+    raise Refusal(400, f"$: must be valid JSON: {message}")
+
+
+def _check_headers(headers: Mapping[str, str], limit: int) -> None:
+    content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != "application/json":
+        # A browser posts other types without asking first (CORS): no web page can write here.
+        raise Refusal(415, "Content-Type: must be application/json")
+    if headers.get("content-encoding", "identity").strip().lower() not in {"identity", "gzip"}:
+        raise Refusal(415, "Content-Encoding: must be gzip or left out")
+    length = headers.get("content-length", "")
+    if length.isdecimal() and int(length) > limit:
+        raise _too_large(limit)
+
+
+def _gunzip(raw: bytes, limit: int) -> bytes:
+    body = b""
+    while raw:  # a gzip file may have several members (RFC 1952, section 2.2)
+        member = zlib.decompressobj(_GZIP_WINDOW)
+        try:
+            body += member.decompress(raw, limit - len(body) + 1)
+        except zlib.error:
+            raise Refusal(400, "$: must be valid gzip") from None
+        if len(body) > limit:
+            raise _too_large(limit)
+        if not member.eof:
+            raise Refusal(400, "$: must be a whole gzip stream")
+        raw = member.unused_data
+    return body
+
+
+def _too_large(limit: int) -> Refusal:
+    return Refusal(413, f"$: must be at most {limit} bytes")
+
+
+def _no_constant(_: str) -> NoReturn:
+    raise ValueError

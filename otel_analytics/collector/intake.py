@@ -1,0 +1,80 @@
+"""One request's JSON: checked, stored, acknowledged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from otel_analytics.collector.batch import BatchLimits
+from otel_analytics.collector.contract import is_text, problems
+from otel_analytics.collector.records import record
+from otel_analytics.collector.refusal import Refusal, Rejection
+from otel_analytics.collector.store import Store
+from otel_analytics.events import Kind
+
+Acknowledgement = dict[str, Any]
+"""``{"received": n, "failures": [{"index", "status", "reason"}]}``; what is not listed was accepted."""
+
+
+class Intake:
+    """Takes decoded bodies.
+
+    Args:
+        store: Where accepted events go.
+        batch: The arrays that are taken; `None` takes none.
+    """
+
+    def __init__(self, store: Store, batch: BatchLimits | None) -> None:
+        self._store = store
+        self._batch = batch
+
+    def take(
+        self, kind: Kind, body: Any, size: int, idempotency_key: str | None, now_millis: int
+    ) -> Acknowledgement:
+        """Store what keeps the contract and acknowledge it.
+
+        Args:
+            kind: What the URL says the events are.
+            body: One event's object, or an array of them.
+            size: The body's size in bytes, for the limit of arrays.
+            idempotency_key: The request's; a single event's id where its metadata has none.
+            now_millis: The time of receipt.
+
+        Raises:
+            Rejection: Every complaint about a single event.
+            Refusal: 413 for an array beyond the limits, 415 for any where none are taken.
+        """
+        if isinstance(body, list):
+            return self._take_all(kind, body, size, now_millis)
+        return self._take_one(kind, body, idempotency_key, now_millis)
+
+    def _take_one(
+        self, kind: Kind, body: Any, idempotency_key: str | None, now_millis: int
+    ) -> Acknowledgement:
+        complaints = problems(kind, body)
+        if complaints:
+            self._store.add(kind, [], rejected=1)
+            raise Rejection(*complaints)
+        key = idempotency_key if is_text(idempotency_key) else None
+        self._store.add(kind, [record(kind, body, key, now_millis)])
+        return {"received": 1, "failures": []}
+
+    def _take_all(self, kind: Kind, bodies: list[Any], size: int, now_millis: int) -> Acknowledgement:
+        self._check_limits(len(bodies), size)
+        records, failures = [], []
+        for index, body in enumerate(bodies):
+            complaints = problems(kind, body, f"$[{index}]")
+            if complaints:
+                failures.append({"index": index, "status": "rejected", "reason": "; ".join(complaints)})
+            else:
+                records.append(record(kind, body, None, now_millis))
+        self._store.add(kind, records, rejected=len(failures))
+        return {"received": len(bodies), "failures": failures}
+
+    def _check_limits(self, count: int, size: int) -> None:
+        if self._batch is None:
+            # Not 400: nothing is wrong with the events, and this tells an exporter to send them singly.
+            raise Refusal(415, "$: must be one object; this collector takes no arrays")
+        if count > self._batch.max_events:
+            raise Refusal(413, f"$: must have at most {self._batch.max_events} events")
+        if size > self._batch.max_bytes:
+            raise Refusal(413, f"$: must be at most {self._batch.max_bytes} bytes")

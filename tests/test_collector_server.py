@@ -1,0 +1,175 @@
+"""The dev collector's life: start, stop, its file, its addresses."""
+
+from __future__ import annotations
+
+import socket
+import sqlite3
+import stat
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from otel_analytics.collector import DevCollector, StoreError
+from otel_analytics.collector.server import is_loopback
+
+VIEW_URL = "/analytics/track/view"
+
+
+def views(count: int, prefix: str = "v") -> list[dict[str, Any]]:
+    body = {
+        "contentId": "GET:/",
+        "contentType": "post",
+        "sessionId": "s",
+        "deviceType": "desktop",
+        "app": "a",
+    }
+    return [{**body, "metadata": {"eventId": f"{prefix}{n}"}} for n in range(count)]
+
+
+def test_it_listens_on_loopback_at_a_free_port() -> None:
+    with DevCollector() as one, DevCollector() as other:
+        assert one.url == f"http://127.0.0.1:{one.port}"
+        assert one.port != other.port
+        assert httpx.get(other.url + "/healthz").status_code == 204
+
+
+def test_it_stops_in_bounded_time_with_connections_open() -> None:
+    collector = DevCollector()
+    with collector, httpx.Client() as idle, socket.socket() as half_sent:
+        idle.get(collector.url)
+        half_sent.connect(("127.0.0.1", collector.port))
+        half_sent.sendall(
+            b"POST /analytics/track/view HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        )
+        half_sent.sendall(b"Content-Length: 10\r\n\r\n{")
+        began = time.monotonic()
+        collector.__exit__(None, None, None)
+        assert time.monotonic() - began < 5
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(collector.url)
+
+
+def test_it_leaves_no_thread_of_its_own() -> None:
+    with DevCollector():
+        assert "dev-collector" in {thread.name for thread in threading.enumerate()}
+    assert "dev-collector" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_taken_port_is_an_os_error() -> None:
+    with DevCollector() as running, pytest.raises(OSError, match="in use"), DevCollector(port=running.port):
+        pass
+
+
+def test_it_can_listen_on_ipv6() -> None:
+    try:
+        with DevCollector(host="::1") as collector:
+            assert collector.url == f"http://[::1]:{collector.port}"
+            assert httpx.get(collector.url).status_code == 200
+    except OSError as error:
+        pytest.skip(f"no IPv6 here: {error}")
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True), ("0.0.0.0", False)],  # noqa: S104 - only named
+)
+def test_loopback_addresses(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback
+
+
+def test_wait_for_returns_when_the_last_event_is_stored() -> None:
+    with DevCollector() as collector:
+        posting = threading.Thread(
+            target=lambda: [httpx.post(collector.url + VIEW_URL, json=view) for view in views(3)]
+        )
+        posting.start()
+        assert collector.wait_for(3) == views(3)
+        posting.join(10)
+
+
+def test_wait_for_says_how_many_came() -> None:
+    with DevCollector() as collector:
+        httpx.post(collector.url + VIEW_URL, json=[*views(2), *views(2)])
+        with pytest.raises(TimeoutError, match=r"2 of 3 events stored after 50 ms.*duplicates=2"):
+            collector.wait_for(3, timeout_millis=50)
+
+
+def test_a_file_keeps_events_ids_and_counts(tmp_path: Path) -> None:
+    path = tmp_path / "events.sqlite3"
+    with DevCollector(database=path) as collector:
+        httpx.post(collector.url + VIEW_URL, json=[*views(2), {}])
+    with DevCollector(database=path) as collector:
+        assert collector.wait_for(2, timeout_millis=0) == views(2)
+        httpx.post(collector.url + VIEW_URL, json=views(3))
+        assert collector.events() == views(3)
+        assert collector.stats().kinds["view"] == (6, 3, 2, 1)
+
+
+def test_the_file_is_its_owners_only(tmp_path: Path) -> None:
+    path = tmp_path / "events.sqlite3"
+    with DevCollector(database=path) as collector:
+        httpx.post(collector.url + VIEW_URL, json=views(1))
+        modes = {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
+        assert modes == {0o600}
+
+
+def test_memory_by_its_sqlite_name_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with DevCollector(database=":memory:"):
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_no_database_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("notes, nothing but notes" * 50)
+    with pytest.raises(StoreError, match=r"cannot use .*notes\.txt"), DevCollector(database=path):
+        pass
+    assert path.read_text().startswith("notes")
+
+
+def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "other.sqlite3"
+    other = sqlite3.connect(path)
+    other.execute("CREATE TABLE mine (id)")
+    other.close()
+    with pytest.raises(StoreError, match="belongs to another program"), DevCollector(database=path):
+        pass
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "missing" / "events.sqlite3"
+    with pytest.raises(StoreError, match="missing"), DevCollector(database=path):
+        pass
+
+
+def test_a_failing_database_is_answered_with_503(tmp_path: Path) -> None:
+    path = tmp_path / "events.sqlite3"
+    with DevCollector(database=path) as collector:
+        saboteur = sqlite3.connect(path)
+        saboteur.execute("DROP TABLE events")
+        saboteur.close()
+        response = httpx.post(collector.url + VIEW_URL, json=views(1))
+        assert response.status_code == 503
+        assert "X-Analytics-Batch" in response.headers
+
+
+def test_it_keeps_up_with_batches_from_several_connections() -> None:
+    def post(name: str) -> None:
+        with httpx.Client(base_url=collector.url) as http:
+            for part in range(5):
+                http.post(VIEW_URL, json=views(500, f"{name}-{part}-")).raise_for_status()
+
+    with DevCollector() as collector:
+        began = time.monotonic()
+        threads = [threading.Thread(target=post, args=(name,)) for name in "abcd"]
+        for thread in threads:
+            thread.start()
+        events = collector.wait_for(10_000, timeout_millis=20_000)
+        for thread in threads:
+            thread.join(10)
+        assert len({event["metadata"]["eventId"] for event in events}) == 10_000
+        assert time.monotonic() - began < 10
