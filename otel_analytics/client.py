@@ -18,7 +18,7 @@ from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector
 from opentelemetry.trace import format_span_id, format_trace_id, get_current_span
 
 from otel_analytics.config import Config
-from otel_analytics.delivery.delivery import Delivery
+from otel_analytics.delivery.delivery import Delivery, check_spool
 from otel_analytics.delivery.ledger import DropReason, LedgerSnapshot
 from otel_analytics.delivery.report import logger
 from otel_analytics.errors import EventError
@@ -58,6 +58,8 @@ class AnalyticsClient:
 
     def __init__(self, endpoint: str | None = None, *, config: Config | None = None, **options: Any) -> None:
         self.config = config or Config.resolve(endpoint=endpoint, **options)
+        if self.config.spool_path is not None:
+            check_spool(self.config.spool_path)
         self._app = self.config.app_name or _service_name()
         self._business_events = {**BUILT_IN_BUSINESS_EVENTS, **self.config.business_events}
         self._deliveries: dict[int, Delivery] = {}

@@ -85,6 +85,17 @@ class Config:
     shutdown_timeout_millis: int = _option(
         5000, Number(0, "milliseconds"), "Longest time the process waits at exit for what is not sent yet."
     )
+    spool_path: str | None = _option(
+        None,
+        Text(),
+        "A SQLite file, shared by all worker processes: events survive crashes, restarts and outages.",
+    )
+    max_spool_bytes: int = _option(
+        256_000_000, Number(1, "bytes"), "Most bytes of events in the spool; views make room for engagements."
+    )
+    max_spool_age_hours: int = _option(
+        72, Number(1, "hours"), "Events that could not be delivered for so long are dropped from the spool."
+    )
     compression: str = _option(
         "auto",
         Choice("auto", "none", "gzip"),

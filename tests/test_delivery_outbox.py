@@ -126,8 +126,8 @@ class OutboxWalk(RuleBasedStateMachine):
         self.outbox.release_parked()
 
     @rule()
-    def drop_pending(self) -> None:
-        lost = self.outbox.drop_pending(DropReason.SHUTDOWN)
+    def abandon(self) -> None:
+        lost = self.outbox.abandon(DropReason.SHUTDOWN)
         assert {entry.event.event_id for entry in lost} == self.waiting.keys() | self.travelling.keys()
         self.dropped += len(lost)
         self.waiting.clear()
@@ -149,7 +149,7 @@ class OutboxWalk(RuleBasedStateMachine):
 
     @invariant()
     def something_is_pending_where_something_waits(self) -> None:
-        assert (self.outbox.oldest_pending() < math.inf) is bool(self.waiting or self.travelling)
+        assert self.outbox.is_settled(self.outbox.mark()) is not bool(self.waiting or self.travelling)
 
 
 OutboxWalk.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
@@ -230,7 +230,7 @@ def test_a_revoked_lease_settles_nothing(outbox: MemoryOutbox) -> None:
     outbox.put(_events(Kind.VIEW, 2))
     parcel = outbox.take(_SINGLY, 0.0, 0, _ALL)
     assert parcel is not None
-    outbox.drop_pending(DropReason.SHUTDOWN)
+    outbox.abandon(DropReason.SHUTDOWN)
     assert not outbox.settle(parcel, Settlement())
     assert outbox.snapshot().delivered == 0
     assert outbox.snapshot().dropped == {"shutdown": 2}

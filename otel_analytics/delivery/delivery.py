@@ -5,16 +5,21 @@ A fork makes a new one (see `client`): locks, threads and connections do not wor
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 
 from otel_analytics.config import Config
+from otel_analytics.delivery.journal import ForeignFileError, open_database
 from otel_analytics.delivery.ledger import DropReason, LedgerSnapshot
 from otel_analytics.delivery.negotiation import Negotiation
 from otel_analytics.delivery.outbox import MemoryOutbox, Outbox
 from otel_analytics.delivery.report import Reporter
 from otel_analytics.delivery.sender import Sender, Surroundings
+from otel_analytics.delivery.spool import Spool, SpoolLimits
 from otel_analytics.delivery.transport import Transport
+from otel_analytics.errors import ConfigError
 from otel_analytics.events import EncodedEvent
 
 
@@ -34,11 +39,7 @@ class Delivery:
         self._closed = False
         self._ended = False
         self._reporter = Reporter(around.clock)
-        self._outbox: Outbox = MemoryOutbox(
-            max_queue_size=config.max_queue_size,
-            linger=config.flush_interval_millis / 1000,
-            clock=around.clock,
-        )
+        self._outbox = _outbox(config, around, self._reporter)
         self._sender = Sender(
             self._outbox,
             Negotiation(config),
@@ -121,7 +122,7 @@ class Delivery:
     def _finish(self, deadline: float) -> bool:
         if self._sender.finish(deadline):
             return True
-        lost = self._outbox.drop_pending(DropReason.SHUTDOWN)
+        lost = self._outbox.abandon(DropReason.SHUTDOWN)
         if lost:
             self._reporter.tell(
                 DropReason.SHUTDOWN.value,
@@ -132,7 +133,7 @@ class Delivery:
         return not lost
 
     def _drop_late(self) -> None:
-        late = self._outbox.drop_pending(DropReason.AFTER_SHUTDOWN)
+        late = self._outbox.abandon(DropReason.AFTER_SHUTDOWN)
         if late:
             reason = DropReason.AFTER_SHUTDOWN
             self._reporter.tell(reason.value, len(late), _REFUSALS[reason])
@@ -141,6 +142,42 @@ class Delivery:
         if interpreter_is_exiting() and self._exit_deadline is None:
             self._exit_deadline = self._clock() + self._exit_seconds
         return deadline if self._exit_deadline is None else min(deadline, self._exit_deadline)
+
+
+def check_spool(path: str) -> None:
+    """Open the spool once, so that a path that cannot work is known at construction.
+
+    Raises:
+        ConfigError: The file cannot be opened or made, or is another program's.
+    """
+    try:
+        open_database(Path(path)).close()
+    except (sqlite3.OperationalError, ForeignFileError, OSError) as error:
+        raise ConfigError(
+            f"spool_path={path!r}: cannot be used ({error})."
+            " Name a file of its own, in a directory that exists and that this process may write."
+        ) from None
+    except sqlite3.DatabaseError:
+        return  # damaged: set aside at the first use, with a line in the log
+
+
+def _outbox(config: Config, around: Surroundings, reporter: Reporter) -> Outbox:
+    linger = config.flush_interval_millis / 1000
+    if config.spool_path is None:
+        return MemoryOutbox(max_queue_size=config.max_queue_size, linger=linger, clock=around.clock)
+    return Spool(
+        Path(config.spool_path),
+        SpoolLimits(
+            config.max_spool_bytes,
+            config.max_spool_age_hours * 3600,
+            max(around.lease, config.timeout_millis / 1000 * 2),
+        ),
+        max_queue_size=config.max_queue_size,
+        linger=linger,
+        clock=around.clock,
+        wall_clock=around.wall_clock,
+        reporter=reporter,
+    )
 
 
 # What was configured to be dropped is counted and needs no line in the log.

@@ -16,6 +16,8 @@ class DropReason(str, Enum):
     """Why an event was not delivered."""
 
     QUEUE_FULL = "queue_full"  # displaced by a newer event of its lane
+    SPOOL_FULL = "spool_full"  # no room within `max_spool_bytes`, even where views made room
+    EXPIRED = "expired"  # older than `max_spool_age_hours`
     REJECTED = "rejected"  # the collector called it invalid
     TOO_LARGE = "too_large"  # the collector refused its size
     SHUTDOWN = "shutdown"  # still waiting when the time for exit was over
@@ -41,6 +43,17 @@ class LedgerSnapshot:
     delivered: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
     pending: int = 0
+
+    def __add__(self, other: LedgerSnapshot) -> LedgerSnapshot:
+        """Return the books of both."""
+        dropped = Counter(self.dropped)
+        dropped.update(other.dropped)
+        return LedgerSnapshot(
+            self.accepted + other.accepted,
+            self.delivered + other.delivered,
+            dict(dropped),
+            self.pending + other.pending,
+        )
 
 
 class Ledger:

@@ -9,11 +9,19 @@ from otel_analytics.events import EncodedEvent, Kind
 
 
 class Entry(NamedTuple):
-    """An event in the outbox: its place in the order of acceptance, and when that was (monotonic seconds)."""
+    """An event in the outbox.
+
+    Args:
+        sequence: Its place in the order of acceptance by this process.
+        accepted_at: When that was, monotonic seconds.
+        event: The event.
+        row: Its row in the spool; `None` where only memory has it.
+    """
 
     sequence: int
     accepted_at: float
     event: EncodedEvent
+    row: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -57,12 +57,14 @@ class Surroundings:
         wall_clock: Seconds since the epoch.
         dice: Random numbers in [0, 1).
         policy: How long to wait after failures.
+        lease: Seconds after a process's last sign of life until others take over what it spooled.
     """
 
     clock: Callable[[], float] = time.monotonic
     wall_clock: Callable[[], float] = time.time
     dice: Callable[[], float] = field(default_factory=lambda: random.Random().random)  # noqa: S311 - jitter
     policy: RetryPolicy = field(default_factory=RetryPolicy)
+    lease: float = 30.0
 
 
 class Sender:
@@ -166,13 +168,13 @@ class Sender:
             self._settled.notify_all()
 
     def _drain(self, deadline: float) -> bool:
-        newest = self._outbox.newest()
+        mark = self._outbox.mark()
 
         def done() -> bool:
-            return self._outbox.oldest_pending() > newest or self._nothing_to_come()
+            return self._outbox.is_settled(mark) or self._nothing_to_come()
 
         with self._changed:
-            self._ripe_through = max(self._ripe_through, newest)
+            self._ripe_through = max(self._ripe_through, self._outbox.newest())
             for gate in self._gates.values():
                 gate.hasten()
             self._changed.notify_all()
@@ -182,7 +184,7 @@ class Sender:
         with self._changed:
             while not done() and (left := deadline - self._around.clock()) > 0:
                 self._settled.wait(left)
-        return self._outbox.oldest_pending() > newest
+        return self._outbox.is_settled(mark)
 
     def _nothing_to_come(self) -> bool:
         """Whether the exit has tried everything, and what is left had its last attempt or has no hope."""
@@ -228,14 +230,14 @@ class Sender:
         """Wait for something to send; `None`: done, or no time left."""
         with self._changed:
             while not done() and (now := self._around.clock()) < deadline:
+                if now >= self._outbox.tend_at():
+                    self._outbox.tend(now)
                 step = self._step(now)
                 if isinstance(step, Parcel):
                     self._in_flight[step.kind] += 1
                     self._hopeful_at = now
                     break
-                self._idle += 1
-                self._changed.wait(min(step, deadline) - now if min(step, deadline) < math.inf else None)
-                self._idle -= 1
+                self._wait(min(step, deadline, self._outbox.tend_at()) - now)
             else:
                 return None
             more = self._may_send_more(self._negotiation.plan(now), now)
@@ -245,6 +247,11 @@ class Sender:
         if wanted:
             self._start_thread()
         return step
+
+    def _wait(self, seconds: float) -> None:
+        self._idle += 1
+        self._changed.wait(seconds if seconds < math.inf else None)
+        self._idle -= 1
 
     def _step(self, now: float) -> Parcel | float:
         """Return what to send now, or until when to wait (monotonic seconds)."""

@@ -22,6 +22,12 @@ class Settlement:
     dropped: tuple[tuple[Entry, DropReason], ...] = ()
     again: tuple[Parcel, ...] = ()
 
+    def delivered_of(self, parcel: Parcel) -> list[Entry]:
+        """Return the entries of the settled parcel that were delivered."""
+        others = {entry.sequence for part in self.again for entry in part.entries}
+        others.update(entry.sequence for entry, _ in self.dropped)
+        return [entry for entry in parcel.entries if entry.sequence not in others]
+
 
 @dataclass(frozen=True)
 class Circumstances:

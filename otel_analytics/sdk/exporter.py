@@ -15,7 +15,7 @@ from otel_analytics.events import Event
 from otel_analytics.mapping.rules import rules_from_config
 from otel_analytics.mapping.spans import SpanMapper
 
-_PATIENCE_MILLIS = 500
+_PATIENCE_MILLIS = 2_000
 
 
 class AnalyticsSpanExporter(SpanExporter):

@@ -1,0 +1,202 @@
+"""Events in memory, in two lanes: fresh ones in order, parcels to send again, parcels on their way.
+
+Nothing here locks or counts: the outbox that owns the lanes does.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
+
+from otel_analytics.delivery.negotiation import Plan
+from otel_analytics.delivery.parcel import Entry, Parcel
+from otel_analytics.events import EncodedEvent, Kind
+
+NEVER = float("inf")
+
+
+class Lanes:
+    """A lane for each kind, bounded, so that one kind never displaces another.
+
+    Args:
+        capacity: Most events of each kind.
+        linger: Seconds a fresh event waits for others to travel with.
+    """
+
+    def __init__(self, *, capacity: int, linger: float) -> None:
+        self._capacity = capacity
+        self._linger = linger
+        self._lanes = {kind: _Lane(kind) for kind in Kind}
+        self._order = list(Kind)
+        self.newest = 0
+
+    def room(self, kind: Kind) -> int:
+        """Return how many more events of a kind fit."""
+        return self._capacity - self._lanes[kind].count
+
+    def append(self, event: EncodedEvent, now: float, row: int | None = None) -> Entry | None:
+        """Add an event; return the entry displaced by it, which may be its own."""
+        self.newest += 1
+        entry = Entry(self.newest, now, event, row)
+        lane = self._lanes[event.kind]
+        oldest = None
+        if lane.count >= self._capacity:
+            oldest = lane.displace_oldest()
+            if oldest is None:
+                return entry  # everything older is on its way
+        lane.append(entry)
+        return oldest
+
+    def take(self, plan: Plan, now: float, ripe_through: int, kinds: Collection[Kind]) -> Parcel | None:
+        """Lease what may be sent now; the lanes take turns."""
+        for kind in self._order:
+            parcel = kind in kinds and self._lanes[kind].take(plan, now, ripe_through, self._linger)
+            if parcel:
+                self._order.sort(key=kind.__eq__)
+                return parcel
+        return None
+
+    def ready_at(self, plan: Plan, kinds: Collection[Kind]) -> float:
+        """Return when something of these kinds may be taken."""
+        return min((self._lanes[kind].ready_at(plan, self._linger) for kind in kinds), default=NEVER)
+
+    def end_lease(self, parcel: Parcel, again: Collection[Parcel]) -> bool:
+        """Take a parcel off the lane but for what goes again; false where its lease had been revoked."""
+        lane = self._lanes[parcel.kind]
+        if parcel not in lane.leased:
+            return False
+        lane.leased.remove(parcel)
+        lane.park(again)
+        lane.count -= len(parcel.entries) - sum(len(part.entries) for part in again)
+        return True
+
+    def release_parked(self) -> None:
+        """Make everything parked due at once."""
+        for lane in self._lanes.values():
+            lane.parked = [replace(parcel, due=-NEVER) for parcel in lane.parked]
+
+    def clear(self) -> list[Entry]:
+        """Empty the lanes, revoking all leases; return what was in them."""
+        return [entry for lane in self._lanes.values() for entry in lane.clear()]
+
+    def entries(self) -> Iterator[Entry]:
+        """Return all entries, in no order."""
+        for lane in self._lanes.values():
+            yield from lane.entries()
+
+    def longest(self) -> int:
+        """Return how many fresh events the longer lane has."""
+        return max(len(lane.fresh) for lane in self._lanes.values())
+
+    def oldest(self) -> float:
+        """Return the sequence of the oldest event not settled; infinity where there is none."""
+        return min(lane.oldest() for lane in self._lanes.values())
+
+    def count(self) -> int:
+        """Return how many events there are."""
+        return sum(lane.count for lane in self._lanes.values())
+
+
+class _Lane:
+    """One kind's events: fresh ones in order, parcels to send again, parcels on their way."""
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self.fresh: deque[Entry] = deque()
+        self.fresh_bytes = 0
+        self.parked: list[Parcel] = []
+        self.leased: list[Parcel] = []
+        self.count = 0
+
+    def append(self, entry: Entry) -> None:
+        self.fresh.append(entry)
+        self.fresh_bytes += len(entry.event.body)
+        self.count += 1
+
+    def park(self, parcels: Iterable[Parcel]) -> None:
+        self.parked.extend(parcels)
+        self.parked.sort(key=lambda parcel: (parcel.due, parcel.entries[0].sequence))
+
+    def displace_oldest(self) -> Entry | None:
+        """Drop the oldest event that is not on its way."""
+        oldest_parked = min(self.parked, key=lambda parcel: parcel.entries[0].sequence, default=None)
+        if oldest_parked is not None:
+            return self._displace_parked(oldest_parked)
+        return self._pop_fresh() if self.fresh else None
+
+    def take(self, plan: Plan, now: float, ripe_through: int, linger: float) -> Parcel | None:
+        parcel = self._take_parked(plan, now) or self._take_fresh(plan, now, ripe_through, linger)
+        if parcel is not None:
+            self.leased.append(parcel)
+        return parcel
+
+    def ready_at(self, plan: Plan, linger: float) -> float:
+        parked = self.parked[0].due if self.parked else NEVER
+        if not self.fresh:
+            return parked
+        lingers = plan.batches and not self._full(plan)
+        return min(parked, self.fresh[0].accepted_at + (linger if lingers else 0.0))
+
+    def oldest(self) -> float:
+        fresh = [self.fresh[0].sequence] if self.fresh else []
+        held = [parcel.entries[0].sequence for parcels in (self.parked, self.leased) for parcel in parcels]
+        return min([*fresh, *held], default=NEVER)
+
+    def entries(self) -> list[Entry]:
+        held = [entry for parcels in (self.parked, self.leased) for p in parcels for entry in p.entries]
+        return [*held, *self.fresh]
+
+    def clear(self) -> list[Entry]:
+        entries = self.entries()
+        self.__init__(self.kind)  # type: ignore[misc] # empty is how a lane begins
+        return entries
+
+    def _displace_parked(self, parcel: Parcel) -> Entry:
+        self.parked.remove(parcel)
+        if parcel.entries[1:]:
+            self.park([parcel.with_entries(parcel.entries[1:])])
+        self.count -= 1
+        return parcel.entries[0]
+
+    def _pop_fresh(self) -> Entry:
+        entry = self.fresh.popleft()
+        self.fresh_bytes -= len(entry.event.body)
+        self.count -= 1
+        return entry
+
+    def _take_parked(self, plan: Plan, now: float) -> Parcel | None:
+        if not self.parked or self.parked[0].due > now:
+            return None
+        parcel = self.parked.pop(0)
+        fitting = _fitting(parcel.entries, plan)
+        if fitting < len(parcel.entries):
+            # What may travel together has become less since this parcel was made.
+            self.park([parcel.with_entries(parcel.entries[fitting:])])
+            parcel = parcel.with_entries(parcel.entries[:fitting])
+        return parcel
+
+    def _take_fresh(self, plan: Plan, now: float, ripe_through: int, linger: float) -> Parcel | None:
+        if not self.fresh:
+            return None
+        first = self.fresh[0]
+        ripe = not plan.batches or self._full(plan) or first.sequence <= ripe_through
+        if not ripe and first.accepted_at + linger > now:
+            return None
+        entries = tuple(self._pop_fresh() for _ in range(_fitting(self.fresh, plan)))
+        self.count += len(entries)  # leased, not gone
+        return Parcel(self.kind, entries)
+
+    def _full(self, plan: Plan) -> bool:
+        return len(self.fresh) >= plan.max_events or self.fresh_bytes >= plan.max_bytes
+
+
+def _fitting(entries: Iterable[Entry], plan: Plan) -> int:
+    """Return how many entries from the first on fit into a request; one always does."""
+    count, size = 0, 1
+    for entry in entries:
+        size += len(entry.event.body) + 1
+        if count and (count >= plan.max_events or size > plan.max_bytes):
+            break
+        count += 1
+    return count
