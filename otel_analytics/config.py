@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any
 
@@ -20,6 +20,7 @@ from otel_analytics.option_kinds import (
     Choice,
     Flag,
     HeaderValue,
+    Hook,
     Kind,
     Number,
     Patterns,
@@ -140,6 +141,17 @@ class Config:
         1000,
         Number(1, "endpoints"),
         "Distinct endpoints taken from raw paths, where there is no route; further ones become `{other}`.",
+    )
+    before_send: Callable[..., Any] | None = _option(  # noqa: RUF009 - a declaration as all others
+        None,
+        Hook(),
+        "A function of an event that returns it, a changed one (`dataclasses.replace`), or `None` to drop it. "
+        "It runs on the sending thread, and drops the event where it raises. Set in code only.",
+    )
+    on_drop: Callable[..., Any] | None = _option(  # noqa: RUF009 - the same
+        None,
+        Hook(),
+        "A function of a reason and the events dropped for it, on a thread of its own. Set in code only.",
     )
     debug: bool = _option(False, Flag(), "Log every delivery at DEBUG, without payloads.")  # noqa: FBT003
 

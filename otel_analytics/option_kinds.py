@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import SplitResult, urlsplit
@@ -216,3 +216,19 @@ class Patterns:
         if not all(isinstance(pattern, str) and pattern for pattern in patterns):
             raise ValueError("must have non-empty strings for patterns")
         return patterns
+
+
+@dataclass(frozen=True)
+class Hook:
+    """A function of the application's; it cannot come from the environment."""
+
+    def parse(self, text: str) -> Callable[..., Any]:
+        """Refuse: text is no function."""
+        raise ValueError(f"must be a function, so it can only be set in code, not as {len(text)} characters")
+
+    def check(self, value: Any) -> Callable[..., Any]:
+        """Refuse what cannot be called."""
+        if not callable(value):
+            raise ValueError("must be callable")  # noqa: TRY004 - `config` turns it into ConfigError
+        function: Callable[..., Any] = value
+        return function

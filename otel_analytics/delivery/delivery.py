@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from otel_analytics.config import Config
+from otel_analytics.delivery.hooks import Approval, DropNotices
 from otel_analytics.delivery.journal import ForeignFileError, open_database
 from otel_analytics.delivery.ledger import DropReason, LedgerSnapshot
 from otel_analytics.delivery.negotiation import Negotiation
@@ -39,12 +40,15 @@ class Delivery:
         self._closed = False
         self._ended = False
         self._reporter = Reporter(around.clock)
-        self._outbox = _outbox(config, around, self._reporter)
+        self._notices = DropNotices(config.on_drop, self._reporter)
+        self._outbox = _outbox(config, around, self._reporter, self._notices)
         self._sender = Sender(
             self._outbox,
             Negotiation(config),
             lambda: Transport(config.endpoint, config.write_key, around.clock),
             self._reporter,
+            Approval(config.before_send, view_metadata=config.view_metadata, reporter=self._reporter),
+            self._notices,
             timeout=config.timeout_millis / 1000,
             max_connections=config.max_connections,
             surroundings=around,
@@ -66,6 +70,7 @@ class Delivery:
             self._sender.await_room(len(events), self._clock() + patience)
         displaced = self._outbox.put(events)
         if displaced:
+            self._notices.add(DropReason.QUEUE_FULL, [entry.event for entry in displaced])
             self._reporter.tell(
                 DropReason.QUEUE_FULL.value,
                 len(displaced),
@@ -120,16 +125,17 @@ class Delivery:
         return self._outbox.snapshot()
 
     def _finish(self, deadline: float) -> bool:
-        if self._sender.finish(deadline):
-            return True
-        lost = self._outbox.abandon(DropReason.SHUTDOWN)
+        finished = self._sender.finish(deadline)
+        lost = [] if finished else self._outbox.abandon(DropReason.SHUTDOWN)
         if lost:
+            self._notices.add(DropReason.SHUTDOWN, [entry.event for entry in lost])
             self._reporter.tell(
                 DropReason.SHUTDOWN.value,
                 len(lost),
                 "events are dropped at exit: the collector did not take them in time"
                 f" ({self._sender.last_problem or 'no answer yet'})",
             )
+        self._notices.drain(deadline - self._clock())
         return not lost
 
     def _drop_late(self) -> None:
@@ -161,7 +167,7 @@ def check_spool(path: str) -> None:
         return  # damaged: set aside at the first use, with a line in the log
 
 
-def _outbox(config: Config, around: Surroundings, reporter: Reporter) -> Outbox:
+def _outbox(config: Config, around: Surroundings, reporter: Reporter, notices: DropNotices) -> Outbox:
     linger = config.flush_interval_millis / 1000
     if config.spool_path is None:
         return MemoryOutbox(max_queue_size=config.max_queue_size, linger=linger, clock=around.clock)
@@ -177,6 +183,7 @@ def _outbox(config: Config, around: Surroundings, reporter: Reporter) -> Outbox:
         clock=around.clock,
         wall_clock=around.wall_clock,
         reporter=reporter,
+        notices=notices,
     )
 
 

@@ -152,16 +152,16 @@ class Journal:
             )
         return [Row(row, at, EncodedEvent(kind, event_id, body)) for row, at, event_id, body in rows]
 
-    def expire(self, before: float) -> int:
-        """Drop claimable rows accepted before a moment (seconds since the epoch); return how many."""
+    def expire(self, before: float) -> list[Row]:
+        """Drop up to 1000 claimable rows accepted before a moment (seconds since the epoch); return them."""
         with self._transaction():
             old = self._connection.execute(
-                f"SELECT id FROM events WHERE accepted_at < :before AND {_CLAIMABLE}",  # noqa: S608 - a constant
+                f"SELECT id, accepted_at, kind, event_id, body FROM events"  # noqa: S608 - a constant
+                f" WHERE accepted_at < :before AND {_CLAIMABLE} LIMIT 1000",
                 {"before": before, "now": self._wall_clock()},
             ).fetchall()
-            count = self._delete([row for (row,) in old])
-            self._count({_DROPPED + DropReason.EXPIRED.value: count})
-        return count
+            self._count({_DROPPED + DropReason.EXPIRED.value: self._delete([row[0] for row in old])})
+        return [Row(row, at, EncodedEvent(Kind(kind), name, body)) for row, at, kind, name, body in old]
 
     def beat(self) -> None:
         """Renew this process's lease, where a third of it is over."""

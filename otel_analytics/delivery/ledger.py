@@ -20,6 +20,7 @@ class DropReason(str, Enum):
     EXPIRED = "expired"  # older than `max_spool_age_hours`
     REJECTED = "rejected"  # the collector called it invalid
     TOO_LARGE = "too_large"  # the collector refused its size
+    BEFORE_SEND = "before_send"  # the hook `before_send` said no, or failed
     SHUTDOWN = "shutdown"  # still waiting when the time for exit was over
     AFTER_SHUTDOWN = "after_shutdown"  # came when everything was closed already
     INVALID = "invalid"  # no event could be built from what was given

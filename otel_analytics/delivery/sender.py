@@ -13,17 +13,18 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, detach, set_value
 
 from otel_analytics.delivery.backoff import Gate, RetryPolicy
+from otel_analytics.delivery.hooks import Approval, DropNotices
 from otel_analytics.delivery.ledger import DropReason
 from otel_analytics.delivery.negotiation import ADVERTISEMENT, Negotiation, Plan
 from otel_analytics.delivery.outbox import Outbox
 from otel_analytics.delivery.parcel import Entry, Parcel
 from otel_analytics.delivery.report import Reporter, logger
-from otel_analytics.delivery.settlement import Circumstances, settle
+from otel_analytics.delivery.settlement import Circumstances, Settlement, settle
 from otel_analytics.delivery.transport import Transport
 from otel_analytics.delivery.wire import (
     Answer,
@@ -39,6 +40,7 @@ _BATCHES_IN_FLIGHT = 2
 _PROGRESS_SECONDS = 1.0  # without an answer for longer, the collector is not taking events
 _LAST_FAILURES = 3  # in a row, after which the exit stops waiting for the collector
 _UNWELL = frozenset({Verdict.UNAVAILABLE, Verdict.FAILED, Verdict.REFUSED})
+_NOTHING_SENT = Outcome(Verdict.ACCEPTED)
 _DOWN = "the collector is unavailable (%s); events wait and are sent again"
 _TROUBLE: Mapping[Verdict, tuple[int, str]] = {
     Verdict.UNAVAILABLE: (logging.WARNING, _DOWN),
@@ -75,6 +77,8 @@ class Sender:
         negotiation: How the collector wants them.
         connect: Makes a transport; each thread has its own.
         reporter: Tells the operator.
+        approval: What `before_send` lets through.
+        notices: Tells `on_drop`.
         timeout: Seconds for one request.
         max_connections: Most requests in flight.
         surroundings: Clock, dice, policy.
@@ -86,6 +90,8 @@ class Sender:
         negotiation: Negotiation,
         connect: Callable[[], Transport],
         reporter: Reporter,
+        approval: Approval,
+        notices: DropNotices,
         *,
         timeout: float,
         max_connections: int,
@@ -95,6 +101,8 @@ class Sender:
         self._negotiation = negotiation
         self._connect = connect
         self._reporter = reporter
+        self._approval = approval
+        self._notices = notices
         self._timeout = timeout
         self._max_connections = max_connections
         self._around = surroundings
@@ -292,12 +300,14 @@ class Sender:
 
     def _deliver(self, parcel: Parcel, transport: Transport, timeout: float) -> None:
         sent_at = self._around.clock()
+        approved, refused = self._approval.of(parcel)
         try:
-            outcome = self._exchange(parcel, transport, timeout)
+            outcome = self._exchange(approved, transport, timeout) if approved.entries else _NOTHING_SENT
         except Exception as error:  # noqa: BLE001 - a fault of ours neither ends the thread nor loses events
             logger.exception("sending failed unexpectedly")
             outcome = Outcome(Verdict.FAILED, type(error).__name__)
-        self._conclude(parcel, outcome, sent_at)
+        settlement = self._conclude(parcel, approved, refused, outcome, sent_at)
+        self._report(parcel, outcome, settlement.dropped)
 
     def _exchange(self, parcel: Parcel, transport: Transport, timeout: float) -> Outcome:
         plan = self._negotiation.plan(self._around.clock())
@@ -319,19 +329,28 @@ class Sender:
         elif outcome.verdict is Verdict.TOO_LARGE and len(parcel.entries) > 1:
             self._negotiation.too_large(sum(map(len, parcel.bodies)))
 
-    def _conclude(self, parcel: Parcel, outcome: Outcome, sent_at: float) -> None:
+    def _conclude(
+        self,
+        parcel: Parcel,
+        approved: Parcel,
+        refused: tuple[tuple[Entry, DropReason], ...],
+        outcome: Outcome,
+        sent_at: float,
+    ) -> Settlement:
         now = self._around.clock()
         with self._changed:
             self._in_flight[parcel.kind] -= 1
-            self._note_health(parcel, outcome, sent_at, now)
+            if outcome is not _NOTHING_SENT:
+                self._note_health(parcel, outcome, sent_at, now)
             successes = self._gates[parcel.kind].successes
             settlement = settle(
-                parcel, outcome, Circumstances(self._own_due(parcel, outcome, now), successes)
+                approved, outcome, Circumstances(self._own_due(parcel, outcome, now), successes)
             )
+            settlement = replace(settlement, dropped=settlement.dropped + refused)
             self._outbox.settle(parcel, settlement)
             self._changed.notify_all()
             self._settled.notify_all()
-        self._report(parcel, outcome, settlement.dropped)
+        return settlement
 
     def _note_health(self, parcel: Parcel, outcome: Outcome, sent_at: float, now: float) -> None:
         gate = self._gates[parcel.kind]
@@ -363,7 +382,9 @@ class Sender:
             level, text = _TROUBLE[outcome.verdict]
             self.last_problem = outcome.reason
             self._reporter.tell(outcome.verdict.name.lower(), count, text % outcome.reason, level)
-        for _, reason in dropped:
-            self._reporter.tell(
-                reason.value, 1, f"an event is dropped: the collector answered {outcome.reason}"
-            )
+        for reason in {reason for _, reason in dropped}:
+            events = [entry.event for entry, why in dropped if why is reason]
+            self._notices.add(reason, events)
+            if reason is not DropReason.BEFORE_SEND:
+                text = f"an event is dropped: the collector answered {outcome.reason}"
+                self._reporter.tell(reason.value, len(events), text)

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from otel_analytics.delivery.hooks import DropNotices
 from otel_analytics.delivery.journal import Journal, Row
 from otel_analytics.delivery.lanes import NEVER, Lanes
 from otel_analytics.delivery.ledger import DropReason, Ledger, LedgerSnapshot
@@ -31,6 +32,12 @@ from otel_analytics.events import EncodedEvent, Kind
 _REST_SECONDS = 1.0  # after the file failed, memory alone is used for so long
 _MOST_CLAIMED = 2_000  # rows in one go, so that nobody waits long for the lock
 _BEYOND = 1_000_000_000
+
+
+_LOST = {
+    DropReason.SPOOL_FULL: "the spool is full, events are dropped; see max_spool_bytes",
+    DropReason.EXPIRED: "events could not be delivered in time and are dropped; see max_spool_age_hours",
+}
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,7 @@ class Spool:
         clock: Monotonic seconds.
         wall_clock: Seconds since the epoch.
         reporter: Tells the operator.
+        notices: Tells `on_drop`.
     """
 
     def __init__(
@@ -87,12 +95,14 @@ class Spool:
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
         reporter: Reporter,
+        notices: DropNotices,
     ) -> None:
         self._path = path
         self._limits = limits
         self._clock = clock
         self._wall_clock = wall_clock
         self._reporter = reporter
+        self._notices = notices
         self._keep_free = max_queue_size // 2  # for new events, however large the backlog is
         self._lanes = Lanes(capacity=max_queue_size, linger=linger)
         self._ledger = Ledger()  # of events that only memory has
@@ -180,7 +190,7 @@ class Spool:
             self._tend_at = now + self._limits.lease / 3
             self._settle_rows()
             self._try(lambda journal: journal.beat())
-            self._try(lambda journal: journal.expire(self._wall_clock() - self._limits.max_age))
+            self._try(self._expire)
             self._backlog = set(Kind)
 
     def has_room(self, count: int) -> bool:  # noqa: ARG002 - the protocol's signature
@@ -270,13 +280,8 @@ class Spool:
                     self._lanes.append(event, now, row)
                 else:
                     self._backlog.add(event.kind)
-        lost = len(displaced) + sum(row is None for row in rows)
-        if lost:
-            self._reporter.tell(
-                DropReason.SPOOL_FULL.value,
-                lost,
-                "the spool is full, events are dropped; see max_spool_bytes",
-            )
+        refused = [event for event, row in zip(events, rows, strict=True) if row is None]
+        self._tell_lost(DropReason.SPOOL_FULL, [*(row.event for row in displaced), *refused])
 
     def _keep_volatile(self, tickets: Iterable[_Ticket]) -> None:
         now = self._clock()
@@ -322,6 +327,15 @@ class Spool:
             self._lanes.append(row.event, now, row.id)
         if len(rows) < wanted:
             self._backlog.discard(kind)
+
+    def _expire(self, journal: Journal) -> None:
+        expired = journal.expire(self._wall_clock() - self._limits.max_age)
+        self._tell_lost(DropReason.EXPIRED, [row.event for row in expired])
+
+    def _tell_lost(self, reason: DropReason, events: Sequence[EncodedEvent]) -> None:
+        if events:
+            self._notices.add(reason, events)
+            self._reporter.tell(reason.value, len(events), _LOST[reason])
 
     def _note_newest(self, journal: Journal) -> None:
         self._highest_row = max(self._highest_row, journal.newest())

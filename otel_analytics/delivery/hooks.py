@@ -1,0 +1,139 @@
+"""The application's own functions: `before_send` and `on_drop`, never on the thread that tracks.
+
+`before_send` decides about every event once, just before its first request; where it raises, the event is
+dropped: whoever filters personal data wants nothing sent that the filter has not seen. `on_drop` hears of
+every loss on a thread of its own, so that a slow one holds up nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from otel_analytics.delivery.ledger import DropReason
+from otel_analytics.delivery.parcel import Entry, Parcel
+from otel_analytics.delivery.report import Reporter
+from otel_analytics.errors import EventError
+from otel_analytics.events import EncodedEvent, Event, decode, encode
+
+BeforeSend = Callable[[Event], Event | None]
+OnDrop = Callable[[str, Sequence[Event]], object]
+
+_MOST_NOTICES = 1_000
+
+
+class Approval:
+    """Applies `before_send`.
+
+    Args:
+        before_send: The function; `None` approves everything.
+        view_metadata: Whether views keep their metadata on the wire.
+        reporter: Tells the operator of a function that raises.
+    """
+
+    def __init__(self, before_send: BeforeSend | None, *, view_metadata: bool, reporter: Reporter) -> None:
+        self._before_send = before_send
+        self._view_metadata = view_metadata
+        self._reporter = reporter
+
+    def of(self, parcel: Parcel) -> tuple[Parcel, tuple[tuple[Entry, DropReason], ...]]:
+        """Return what of a parcel may be sent, and what may not."""
+        if self._before_send is None:
+            return parcel, ()
+        approved: list[Entry] = []
+        refused: list[tuple[Entry, DropReason]] = []
+        for entry in parcel.entries:
+            event = entry.event if entry.is_approved else self._decide(entry.event, self._before_send)
+            if event is None:
+                refused.append((entry, DropReason.BEFORE_SEND))
+            else:
+                approved.append(entry._replace(event=event, is_approved=True))
+        return replace(parcel, entries=tuple(approved)), tuple(refused)
+
+    def _decide(self, encoded: EncodedEvent, before_send: BeforeSend) -> EncodedEvent | None:
+        try:
+            event = before_send(decode(encoded))
+            if event is None:
+                return None
+            if event.kind is not encoded.kind:
+                raise EventError("before_send must return an event of the same kind")  # noqa: TRY301 - one way out
+            # The id stays: it is what makes a repeated delivery count once.
+            return encode(replace(event, event_id=encoded.event_id), view_metadata=self._view_metadata)
+        except Exception as error:  # noqa: BLE001 - somebody else's function; it fails closed
+            self._reporter.tell(
+                "before_send_failed", 1, f"before_send raised {type(error).__name__}; the event is dropped"
+            )
+            return None
+
+
+class DropNotices:
+    """Calls `on_drop` on a thread of its own, started with the first loss.
+
+    Args:
+        on_drop: The function; `None` makes every notice nothing.
+        reporter: Tells the operator of a function that raises.
+    """
+
+    def __init__(self, on_drop: OnDrop | None, reporter: Reporter) -> None:
+        self._on_drop = on_drop
+        self._reporter = reporter
+        self._notices: deque[tuple[str, Sequence[EncodedEvent]]] = deque(maxlen=_MOST_NOTICES)
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._is_calling = False
+
+    def add(self, reason: DropReason, events: Sequence[EncodedEvent]) -> None:
+        """Tell of dropped events, without waiting."""
+        if self._on_drop is None or not events:
+            return
+        with self._changed:
+            self._notices.append((reason.value, events))
+            self._changed.notify_all()
+        self._start()
+
+    def drain(self, seconds: float) -> None:
+        """Wait until everything told so far was heard, at most ``seconds``."""
+        if self._on_drop is None:
+            return
+        if not self._start():
+            self._call_all()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._notices and not self._is_calling, max(seconds, 0.0))
+
+    def _start(self) -> bool:
+        """Start the thread; false where the interpreter starts none any more."""
+        with self._changed:
+            if self._thread is not None:
+                return True
+            thread = threading.Thread(target=self._run, name="otel-analytics-hooks", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                return False
+            self._thread = thread
+        return True
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._notices)
+                self._is_calling = True
+            self._call_all()
+            with self._changed:
+                self._is_calling = False
+                self._changed.notify_all()
+
+    def _call_all(self) -> None:
+        while self._notices:
+            reason, events = self._notices.popleft()
+            self._call(reason, events)
+
+    def _call(self, reason: str, events: Sequence[EncodedEvent]) -> None:
+        if self._on_drop is None:
+            return
+        try:
+            self._on_drop(reason, [decode(event) for event in events])
+        except Exception as error:  # noqa: BLE001 - somebody else's function
+            self._reporter.tell("on_drop_failed", len(events), f"on_drop raised {type(error).__name__}")
