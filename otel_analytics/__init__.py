@@ -11,6 +11,7 @@ from otel_analytics.config import Config
 from otel_analytics.delivery.ledger import DropReason, LedgerSnapshot
 from otel_analytics.errors import AnalyticsError, ConfigError, EventError
 from otel_analytics.events import BusinessEvent, EngagementEvent, MetricType, ViewEvent
+from otel_analytics.sdk.endings import FlushOnShutdown, flush_on_sigterm
 from otel_analytics.sdk.exporter import AnalyticsSpanExporter
 
 __all__ = [
@@ -23,8 +24,10 @@ __all__ = [
     "DropReason",
     "EngagementEvent",
     "EventError",
+    "FlushOnShutdown",
     "LedgerSnapshot",
     "MetricType",
     "ViewEvent",
     "__version__",
+    "flush_on_sigterm",
 ]

@@ -40,6 +40,9 @@ _API_CALL_CONTENT_TYPE = "post"
 _DEVICE_TYPE = "desktop"
 
 
+_LIVE: weakref.WeakSet[AnalyticsClient] = weakref.WeakSet()
+
+
 class AnalyticsClient:
     """Sends view and engagement events to an analytics collector.
 
@@ -66,6 +69,7 @@ class AnalyticsClient:
         if self.config.debug:
             logger.setLevel("DEBUG")
         atexit.register(self._at_exit)
+        _LIVE.add(self)
         _forget_after_fork(self)
 
     def track_view(
@@ -227,6 +231,7 @@ class AnalyticsClient:
         """
         timeout = self.config.shutdown_timeout_millis if timeout_millis is None else timeout_millis
         atexit.unregister(self._at_exit)
+        _LIVE.discard(self)
         return self._delivery().shutdown(timeout / 1000)
 
     def stats(self) -> LedgerSnapshot:
@@ -310,6 +315,11 @@ class AnalyticsClient:
 
     def _forget_parent(self) -> None:
         self._deliveries = {}
+
+
+def live_clients() -> list[AnalyticsClient]:
+    """Return the clients of this process that are still in use."""
+    return list(_LIVE)
 
 
 def _forget_after_fork(client: AnalyticsClient) -> None:

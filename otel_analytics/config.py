@@ -86,6 +86,11 @@ class Config:
     shutdown_timeout_millis: int = _option(
         5000, Number(0, "milliseconds"), "Longest time the process waits at exit for what is not sent yet."
     )
+    flush_on_sigterm: bool = _option(
+        True,  # noqa: FBT003 - the option's default
+        Flag(),
+        "Set up by the environment, send what waits when SIGTERM would kill the process; see `sdk.endings`.",
+    )
     spool_path: str | None = _option(
         None,
         Text(),
@@ -145,8 +150,8 @@ class Config:
     before_send: Callable[..., Any] | None = _option(  # noqa: RUF009 - a declaration as all others
         None,
         Hook(),
-        "A function of an event that returns it, a changed one (`dataclasses.replace`), or `None` to drop it. "
-        "It runs on the sending thread, and drops the event where it raises. Set in code only.",
+        "A function of an event that returns it, a changed one (`dataclasses.replace`), or `None` to drop "
+        "it. It runs on the sending thread, and drops the event where it raises. Set in code only.",
     )
     on_drop: Callable[..., Any] | None = _option(  # noqa: RUF009 - the same
         None,

@@ -7,6 +7,7 @@ import re
 import sys
 from importlib.metadata import entry_points, requires
 from pathlib import Path
+from types import ModuleType
 
 import otel_analytics
 
@@ -49,7 +50,11 @@ def files_of(place: str) -> list[Path]:
 
 def test_exports_are_sorted_and_complete() -> None:
     assert otel_analytics.__all__ == sorted(otel_analytics.__all__)
-    public = {name for name in vars(otel_analytics) if name[0].isupper()}
+    public = {
+        name
+        for name, value in vars(otel_analytics).items()
+        if not name.startswith("_") and not isinstance(value, ModuleType)
+    }
     assert public == set(otel_analytics.__all__) - {"__version__"}
 
 

@@ -14,6 +14,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from otel_analytics.delivery.report import logger
 from otel_analytics.errors import ConfigError
+from otel_analytics.sdk.endings import flush_on_sigterm
 from otel_analytics.sdk.exporter import AnalyticsSpanExporter
 
 
@@ -58,7 +59,10 @@ class AutoconfiguredSpanExporter(SpanExporter):
 
 def _exporter(options: dict[str, Any]) -> AnalyticsSpanExporter | InertSpanExporter:
     try:
-        return AnalyticsSpanExporter(**options)
+        exporter = AnalyticsSpanExporter(**options)
+        if exporter.client.config.flush_on_sigterm:
+            flush_on_sigterm(exporter.client.config.shutdown_timeout_millis)
+        return exporter  # noqa: TRY300 - a wrong option is the only error
     except ConfigError as error:
         logger.error("analytics events are switched off: %s", error)
         return InertSpanExporter()

@@ -1,0 +1,148 @@
+"""SIGTERM and the ASGI lifespan: what is sent, and that the process dies as it would have."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from otel_analytics.testing import FaultyCollector, Hang
+
+INSTRUMENT = Path(sys.executable).with_name("opentelemetry-instrument")
+SERVE_ONE = """
+import signal, sys, time
+from opentelemetry import trace
+attributes = {"http.method": "GET", "http.route": "/a"}
+trace.get_tracer("program").start_span("GET", kind=trace.SpanKind.SERVER, attributes=attributes).end()
+"""
+WAIT = "print('ready', flush=True)\ntime.sleep(60)\n"
+
+
+QUIET = {"OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
+
+
+def end_by_sigterm(program: str, *, zero_code: bool = True, **variables: str) -> tuple[int, str, float]:
+    """Run a program, end it by SIGTERM once it is ready; return status, stderr and how long it took to die."""
+    process = subprocess.Popen(
+        [*([INSTRUMENT] if zero_code else []), sys.executable, "-c", program],
+        env={**os.environ, **QUIET, "OTEL_TRACES_EXPORTER": "analytics", **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    started = time.monotonic()
+    process.terminate()
+    _, stderr = process.communicate(timeout=30)
+    return process.returncode, stderr, time.monotonic() - started
+
+
+@pytest.fixture
+def collector() -> FaultyCollector:
+    return FaultyCollector()
+
+
+def test_what_waits_is_sent_and_the_status_is_the_signals(collector: FaultyCollector) -> None:
+    with collector:
+        status, _, _ = end_by_sigterm(SERVE_ONE + WAIT, OTEL_EXPORTER_ANALYTICS_ENDPOINT=collector.url)
+        assert [body["contentId"] for body in collector.bodies()] == ["GET:/a"]
+    assert status == -signal.SIGTERM
+
+
+def test_it_can_be_switched_off(collector: FaultyCollector) -> None:
+    with collector:
+        status, _, _ = end_by_sigterm(
+            SERVE_ONE + WAIT,
+            OTEL_EXPORTER_ANALYTICS_ENDPOINT=collector.url,
+            OTEL_EXPORTER_ANALYTICS_FLUSH_ON_SIGTERM="false",
+        )
+        assert collector.requests == []
+    assert status == -signal.SIGTERM
+
+
+def test_a_handler_of_the_applications_own_stays(collector: FaultyCollector) -> None:
+    own = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"
+    with collector:
+        status, _, _ = end_by_sigterm(SERVE_ONE + own + WAIT, OTEL_EXPORTER_ANALYTICS_ENDPOINT=collector.url)
+        assert len(collector.bodies()) == 1, "its exit runs atexit, which sends"
+    assert status == 7
+
+
+def test_a_hanging_collector_delays_the_end_no_longer_than_the_option(collector: FaultyCollector) -> None:
+    with collector:
+        collector.behave(then=Hang(millis=60_000))
+        status, _, seconds = end_by_sigterm(
+            SERVE_ONE + WAIT,
+            OTEL_EXPORTER_ANALYTICS_ENDPOINT=collector.url,
+            OTEL_EXPORTER_ANALYTICS_SHUTDOWN_TIMEOUT="500",
+        )
+    assert status == -signal.SIGTERM
+    assert seconds < 2.5
+
+
+LOCKED = """
+from otel_analytics import AnalyticsSpanExporter
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+exporter = AnalyticsSpanExporter()
+trace.get_tracer_provider().add_span_processor(SimpleSpanProcessor(exporter))
+outbox = exporter.client._delivery()._outbox
+with outbox._lock:
+    print('ready', flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_signal_while_the_main_thread_holds_a_lock_ends_the_process(collector: FaultyCollector) -> None:
+    with collector:
+        status, _, seconds = end_by_sigterm(
+            SERVE_ONE + LOCKED,
+            OTEL_EXPORTER_ANALYTICS_ENDPOINT=collector.url,
+            OTEL_EXPORTER_ANALYTICS_SHUTDOWN_TIMEOUT="500",
+        )
+    assert status == -signal.SIGTERM
+    assert seconds < 2.5
+
+
+LIFESPAN = """
+import asyncio, os, sys
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from otel_analytics import AnalyticsSpanExporter, FlushOnShutdown
+import uvicorn
+
+provider = TracerProvider()
+provider.add_span_processor(BatchSpanProcessor(AnalyticsSpanExporter()))
+trace.set_tracer_provider(provider)
+tracer = trace.get_tracer("app")
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await send({"type": "lifespan.startup.complete"})
+                attributes = {"http.method": "GET", "http.route": "/a"}
+                tracer.start_span("GET", kind=trace.SpanKind.SERVER, attributes=attributes).end()
+                print("ready", flush=True)
+            else:
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+uvicorn.run(FlushOnShutdown(app), port=0, log_level="warning")
+"""
+
+
+def test_the_lifespan_helper_sends_before_uvicorn_dies(collector: FaultyCollector) -> None:
+    with collector:
+        status, _, _ = end_by_sigterm(
+            LIFESPAN, zero_code=False, OTEL_EXPORTER_ANALYTICS_ENDPOINT=collector.url
+        )
+        assert [body["contentId"] for body in collector.bodies()] == ["GET:/a"]
+    assert status == -signal.SIGTERM
