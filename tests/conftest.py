@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,7 +35,9 @@ def quick_client() -> Iterator[QuickClient]:
         **options: Any,
     ) -> AnalyticsClient:
         client = AnalyticsClient(endpoint, **{**_OPTIONS, **options})
-        around = Surroundings(policy=policy, **({"dice": dice} if dice else {}))
+        around = Surroundings(policy=policy)
+        if dice is not None:
+            around = replace(around, dice=dice)
         client._deliveries[os.getpid()] = Delivery(client.config, around)
         clients.append(client)
         return client

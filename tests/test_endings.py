@@ -27,7 +27,7 @@ QUIET = {"OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
 
 
 def end_by_sigterm(program: str, *, zero_code: bool = True, **variables: str) -> tuple[int, str, float]:
-    """Run a program, end it by SIGTERM once it is ready; return status, stderr and how long it took to die."""
+    """Run a program, end it by SIGTERM when it is ready; return status, stderr and seconds it took to die."""
     process = subprocess.Popen(
         [*([INSTRUMENT] if zero_code else []), sys.executable, "-c", program],
         env={**os.environ, **QUIET, "OTEL_TRACES_EXPORTER": "analytics", **variables},
