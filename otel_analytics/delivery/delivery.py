@@ -112,6 +112,7 @@ class Delivery:
         # A thread may have passed the look at `_closed` before; it looks at this after its event is in.
         self._ended = True
         self._drop_late()
+        self._outbox.close()
         return delivered
 
     def exit(self) -> bool:

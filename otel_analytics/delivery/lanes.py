@@ -29,6 +29,7 @@ class Lanes:
         self._linger = linger
         self._lanes = {kind: _Lane(kind) for kind in Kind}
         self._order = list(Kind)
+        self._fresh = tuple(lane.fresh for lane in self._lanes.values())
         self.newest = 0
 
     def room(self, kind: Kind) -> int:
@@ -87,7 +88,7 @@ class Lanes:
 
     def longest(self) -> int:
         """Return how many fresh events the longer lane has."""
-        return max(len(lane.fresh) for lane in self._lanes.values())
+        return max(map(len, self._fresh))
 
     def oldest(self) -> float:
         """Return the sequence of the oldest event not settled; infinity where there is none."""
@@ -149,7 +150,9 @@ class _Lane:
 
     def clear(self) -> list[Entry]:
         entries = self.entries()
-        self.__init__(self.kind)  # type: ignore[misc] # empty is how a lane begins
+        for held in (self.fresh, self.parked, self.leased):
+            held.clear()
+        self.fresh_bytes = self.count = 0
         return entries
 
     def _displace_parked(self, parcel: Parcel) -> Entry:

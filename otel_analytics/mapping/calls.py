@@ -16,6 +16,7 @@ from otel_analytics.mapping.endpoint import (
     EndpointCap,
     bare_url,
     mounted_path,
+    named_route,
     path_endpoint,
     raw_path,
     route_endpoint,
@@ -81,20 +82,22 @@ def describe(attributes: Attributes, span: Any, cap: EndpointCap) -> Call:
     """
     method = first_text(attributes, semconv.METHOD)
     if method:
-        return _http_call(method.upper(), http_status(attributes, span), attributes, cap)
+        return _http_call(method.upper(), http_status(attributes, span), attributes, span, cap)
     if first_text(attributes, semconv.RPC_SYSTEM):
         status = rpc_status(attributes, span)
         return Call(RPC, _rpc_endpoint(attributes, status, cap), status)
     if any(key in attributes for key in semconv.FAAS):
         name = first_text(attributes, semconv.FAAS_NAME) or as_text(span.name)
         return Call(FUNCTION, bare_url(name[:LONGEST]) or UNKNOWN, http_status(attributes, span))
-    return _http_call(WEBSOCKET, websocket_status(attributes, span), attributes, cap)
+    return _http_call(WEBSOCKET, websocket_status(attributes, span), attributes, span, cap)
 
 
-def _http_call(method: str, status: int | None, attributes: Attributes, cap: EndpointCap) -> Call:
+def _http_call(
+    method: str, status: int | None, attributes: Attributes, span: Any, cap: EndpointCap
+) -> Call:
     if status == SWITCHING_PROTOCOLS:
         method = WEBSOCKET
-    endpoint, mounted = _http_endpoint(method, status, attributes, cap)
+    endpoint, mounted = _http_endpoint(method, status, attributes, span, cap)
     if method in KNOWN_METHODS or method == WEBSOCKET:
         return Call(method, endpoint, status, "", mounted)
     original = first_text(attributes, semconv.METHOD_ORIGINAL) or method
@@ -102,13 +105,15 @@ def _http_call(method: str, status: int | None, attributes: Attributes, cap: End
 
 
 def _http_endpoint(
-    method: str, status: int | None, attributes: Attributes, cap: EndpointCap
+    method: str, status: int | None, attributes: Attributes, span: Any, cap: EndpointCap
 ) -> tuple[str, bool]:
     """Return the endpoint, and whether a mounted application handled a part of the path."""
     target = first_text(attributes, semconv.PATH)
     route = first_text(attributes, semconv.ROUTE)
     if not route:
-        return _raw_endpoint(method, status, raw_path(target) if target else "", cap), False
+        path = raw_path(target) if target else ""
+        named = named_route(as_text(span.name)[:LONGEST], path)
+        return cap.admit(named) if named else _raw_endpoint(method, status, path, cap), False
     endpoint = route_endpoint(route[:LONGEST])
     if target.count("/") <= endpoint.count("/"):
         return endpoint, False

@@ -35,6 +35,7 @@ _CREDENTIALS = re.compile(r"//[^/@\s]*@")
 
 _GROUP = re.compile(r"\((?:\?P<(\w+)>|\?:)?[^()]*\)[?*+]?")
 _REGEX_SIGNS = re.compile(r"\\[AZ]|[\^$]|\\(?=[./-])")
+_SPAN_NAME = re.compile(r"[A-Z_]+ (/\S*)")
 _PARAMETER = re.compile(r"[{<]")
 _CATCH_ALL = re.compile(r"\bpath\b|[*+]")
 
@@ -119,6 +120,19 @@ def mounted_path(route: str, path: str) -> str:
 def _matches(parts: Sequence[str], segments: Sequence[str]) -> bool:
     pairs = zip(parts, segments, strict=False)
     return all(part == segment or _PARAMETER.search(part) for part, segment in pairs)
+
+
+def named_route(name: str, path: str) -> str:
+    """Return the route in a span's name, or an empty string.
+
+    By the HTTP conventions a name is ``{method} {route}``. Where instrumentations put the raw path there
+    instead, it is no template that the path matches.
+    """
+    found = _SPAN_NAME.fullmatch(name.replace("%s", "{var}"))  # Tornado, where a group has no parameter
+    if not found or not _PARAMETER.search(found[1]) or found[1] == unquote(path):
+        return ""
+    parts, segments = found[1].strip("/").split("/"), path.strip("/").split("/")
+    return found[1] if len(parts) == len(segments) and _matches(parts, segments) else ""
 
 
 class EndpointCap:

@@ -57,6 +57,7 @@ CONTENT_TYPE: Final[Keys] = ("analytics.content_type",)
 IGNORE: Final = "analytics.ignore"
 
 EXCEPTION_EVENT: Final = "exception"
+EXCEPTION_TYPE: Final[Keys] = ("exception.type",)
 
 URL_VALUES: Final = frozenset(PATH)
 """Attributes whose query string and credentials are cut off wherever they are passed on."""

@@ -3,6 +3,8 @@
 Where instrumentations are silent or wrong, the rules here say what a reader of the figures expects:
 
 * without any status a span that failed is an unhandled exception: HTTP 500, gRPC 2 (`UNKNOWN`);
+* a client that left in the middle of the response is no 500, though writing to it raises: nobody knows what
+  it saw, so there is no status;
 * gRPC for Python leaves status 0 on a call whose handler raised: an exception as the span's last event is 2;
 * a websocket's handshake has status 101, though ASGI instrumentations write 200.
 """
@@ -46,15 +48,22 @@ GRPC_CODES: Final[Mapping[str, int]] = {
 _HTTP_STATUSES = range(100, 1000)
 _ACCEPTED_WEBSOCKET = 200
 _HTTP_CRASH = 500
+_CLIENT_LEFT = frozenset(
+    {
+        *("BrokenPipeError", "ConnectionResetError", "ConnectionAbortedError"),
+        *("ClientConnectionResetError", "StreamClosedError", "ClientDisconnect"),  # aiohttp, Tornado, Starlette
+    }
+)
+"""Exceptions of writing to a client that is gone."""
 _RPC_CRASH = GRPC_CODES["UNKNOWN"]
 
 
 def http_status(attributes: Attributes, span: Any) -> int | None:
     """Return the status of an HTTP request or a function's invocation."""
     status = first_int(attributes, semconv.HTTP_STATUS)
-    if status in _HTTP_STATUSES:
-        return status
-    return _HTTP_CRASH if _outcome(span) == "ERROR" else None
+    if status not in _HTTP_STATUSES:
+        status = _HTTP_CRASH if _outcome(span) == "ERROR" else None
+    return None if status == _HTTP_CRASH and _client_left(span) else status
 
 
 def websocket_status(attributes: Attributes, span: Any) -> int | None:
@@ -74,6 +83,15 @@ def rpc_status(attributes: Attributes, span: Any) -> Status:
     if name:
         return GRPC_CODES.get(name.upper(), name)
     return _RPC_CRASH if _outcome(span) == "ERROR" else None
+
+
+def _client_left(span: Any) -> bool:
+    """Whether the last thing that happened is that the client was found gone."""
+    events = span.events
+    if not events or events[-1].name != semconv.EXCEPTION_EVENT:
+        return False
+    kind = first_text(events[-1].attributes or {}, semconv.EXCEPTION_TYPE)
+    return kind.rpartition(".")[2] in _CLIENT_LEFT
 
 
 def _outcome(span: Any) -> str:
