@@ -92,9 +92,7 @@ def describe(attributes: Attributes, span: Any, cap: EndpointCap) -> Call:
     return _http_call(WEBSOCKET, websocket_status(attributes, span), attributes, span, cap)
 
 
-def _http_call(
-    method: str, status: int | None, attributes: Attributes, span: Any, cap: EndpointCap
-) -> Call:
+def _http_call(method: str, status: int | None, attributes: Attributes, span: Any, cap: EndpointCap) -> Call:
     if status == SWITCHING_PROTOCOLS:
         method = WEBSOCKET
     endpoint, mounted = _http_endpoint(method, status, attributes, span, cap)

@@ -51,7 +51,11 @@ _HTTP_CRASH = 500
 _CLIENT_LEFT = frozenset(
     {
         *("BrokenPipeError", "ConnectionResetError", "ConnectionAbortedError"),
-        *("ClientConnectionResetError", "StreamClosedError", "ClientDisconnect"),  # aiohttp, Tornado, Starlette
+        *(
+            "ClientConnectionResetError",
+            "StreamClosedError",
+            "ClientDisconnect",
+        ),  # aiohttp, Tornado, Starlette
     }
 )
 """Exceptions of writing to a client that is gone."""

@@ -14,6 +14,8 @@ from typing import Any, Final
 from otel_analytics.mapping import semconv
 from otel_analytics.mapping.calls import Call
 from otel_analytics.mapping.endpoint import raw_path
+from otel_analytics.mapping.nested import SCOPES as NESTING_SCOPES
+from otel_analytics.mapping.nested import Nested
 from otel_analytics.mapping.source import Source
 from otel_analytics.mapping.values import first_text
 
@@ -33,6 +35,7 @@ class Twins:
 
     def __init__(self) -> None:
         self._waiting: dict[Any, deque[_Times]] = {}
+        self._nested = Nested()
 
     def is_second(self, call: Call, source: Source) -> bool:
         """Whether another server span of the same request has been seen.
@@ -42,6 +45,8 @@ class Twins:
             source: A server span.
         """
         span, scope = source.span, source.span.instrumentation_scope
+        if scope is not None and scope.name in NESTING_SCOPES:
+            return self._nested.is_outer(call, source)
         inner = scope is not None and scope.name in _SELF_TRACING
         if not (inner or call.mounted):
             return False

@@ -1,0 +1,49 @@
+"""A Django shop in one file whose API calls and payments arrive at an analytics collector.
+
+pip install otel-analytics django opentelemetry-instrumentation-django
+otel-analytics collector                  # in another terminal: http://localhost:4380
+python django_app.py
+curl -X POST localhost:8000/orders/42
+"""
+
+import os
+
+from django.conf import settings
+from django.core.management import execute_from_command_line
+from django.http import HttpRequest, HttpResponse
+from django.urls import path
+from opentelemetry import trace
+from opentelemetry.instrumentation.django import DjangoInstrumentor
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+from otel_analytics import AnalyticsSpanExporter
+
+provider = TracerProvider()
+provider.add_span_processor(BatchSpanProcessor(AnalyticsSpanExporter(app_name="shop")))
+trace.set_tracer_provider(provider)
+
+settings.configure(ROOT_URLCONF=__name__, DEBUG=True)
+DjangoInstrumentor().instrument()  # after the settings, whose middleware it joins
+
+
+def read_product(_: HttpRequest, product_id: int) -> HttpResponse:
+    """Read a product: a view of ``GET:/products/<int:product_id>``."""
+    return HttpResponse(f"Product {product_id}")
+
+
+def place_order(_: HttpRequest, product_id: int) -> HttpResponse:
+    """Buy a product: a view, and a purchase."""
+    span = trace.get_current_span()
+    span.set_attribute("user.id", "user-7")
+    span.add_event("payment_processed", {"target.id": str(product_id), "amount": 9.99})
+    return HttpResponse("paid", status=201)
+
+
+urlpatterns = [
+    path("products/<int:product_id>", read_product),
+    path("orders/<int:product_id>", place_order),
+]
+
+if __name__ == "__main__":
+    execute_from_command_line(["django", "runserver", "--noreload", os.environ.get("PORT", "8000")])

@@ -1,0 +1,26 @@
+"""A rolling restart: SIGTERM right after the answers, with the defaults' long waits, loses nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from observing import served
+from workers import WORKERS, get_items
+
+from otel_analytics.collector import DevCollector
+
+REQUESTS = 12
+# The SDK's own default: what is not sent at the signal would have had to wait for seconds.
+UNHURRIED = {"OTEL_BSP_SCHEDULE_DELAY": "5000", "OTEL_EXPORTER_ANALYTICS_FLUSH_INTERVAL": "1000"}
+
+
+@pytest.mark.parametrize("name", WORKERS)
+def test_the_last_requests_before_sigterm_arrive(name: str, tmp_path: Path) -> None:
+    app = dataclasses.replace(WORKERS[name], env={**WORKERS[name].env, **UNHURRIED})
+    with DevCollector() as collector, served(app, "unset", collector, tmp_path) as running:
+        get_items(running.url, REQUESTS)
+        running.stop()
+        stored = len(collector.events("view"))
+        assert stored == REQUESTS, running.said()
