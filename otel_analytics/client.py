@@ -247,9 +247,15 @@ class AnalyticsClient:
         """
         self._delivery().refuse(DropReason(reason), count)
 
-    def tell(self, reason: str, count: int, text: str) -> None:
-        """Log something an adapter saw, at most one line a minute for each reason."""
-        self._delivery().tell(reason, count, text)
+    def note(self, what: str, count: int, text: str) -> None:
+        """Count something an adapter saw in ``stats().noted``, and log it, at most a line a minute for each.
+
+        Args:
+            what: Its name.
+            count: How often.
+            text: A sentence with the remedy.
+        """
+        self._delivery().note(what, count, text)
 
     def __enter__(self) -> Self:
         """Return the client itself."""

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from otel_analytics.encoding import encode_json
 from otel_analytics.errors import EventError
@@ -177,7 +178,7 @@ class EncodedEvent(NamedTuple):
 def encode(event: Event, *, view_metadata: bool = True) -> EncodedEvent:
     """Encode an event; whatever its values are, this gives a body (see `encoding`)."""
     body = event.body(view_metadata=view_metadata) if isinstance(event, ViewEvent) else event.body()
-    return EncodedEvent(event.kind, event.event_id, encode_json(body))
+    return EncodedEvent(event.kind, _header_text(event.event_id), encode_json(body))
 
 
 def decode(encoded: EncodedEvent) -> Event:
@@ -218,6 +219,13 @@ _FIELDS: Mapping[Kind, Mapping[str, str]] = {
         "targetType": "target_type",
     },
 }
+
+
+def _header_text(event_id: str) -> str:
+    """Percent-encode an id that no header can carry (RFC 9110, section 5.5): it is the idempotency key."""
+    if event_id.isascii() and event_id.isprintable():
+        return event_id
+    return quote(event_id, errors="surrogatepass")
 
 
 def _json_number(value: float) -> float | None:

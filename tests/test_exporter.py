@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -178,6 +179,7 @@ def test_events_lost_to_span_limits_are_named(
             span.add_event("message_sent")
     provider.shutdown()
     assert len(collector.bodies("engagement")) == 2
+    assert exporter.client.stats().noted == {"span_limits": 3}
     assert "OTEL_SPAN_EVENT_COUNT_LIMIT" in caplog.text
     assert "3 in all" in caplog.text
 
@@ -240,3 +242,18 @@ def test_what_is_deliberately_left_out_is_counted_and_not_logged(
     assert exporter.client.stats().dropped == {reason: 1}
     assert collector.requests == []
     assert caplog.text == ""
+
+
+def test_one_raw_endpoint_too_many_is_folded_and_noted(
+    collector: FaultyCollector, caplog: pytest.LogCaptureFixture
+) -> None:
+    exporter = AnalyticsSpanExporter(collector.url, max_endpoints=2)
+    tracer = provider_of(SimpleSpanProcessor(exporter)).get_tracer("test")
+    for path in ("/a", "/b", "/c", "/a", "/d"):
+        attributes = {"http.request.method": "GET", "url.path": path, "http.response.status_code": 200}
+        tracer.start_span("GET", kind=SpanKind.SERVER, attributes=attributes).end()
+    exporter.shutdown()
+    endpoints = Counter(body["contentId"] for body in collector.bodies())
+    assert endpoints == {"GET:/a": 2, "GET:/b": 1, "GET:{other}": 2}
+    assert exporter.client.stats().noted == {"endpoints_folded": 2}
+    assert "max_endpoints" in caplog.text

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from otel_analytics.config import Config
+from otel_analytics.delivery.database import check_writable, is_damage
 from otel_analytics.delivery.hooks import Approval, DropNotices
-from otel_analytics.delivery.journal import ForeignFileError, open_database
 from otel_analytics.delivery.ledger import DropReason, LedgerSnapshot
 from otel_analytics.delivery.negotiation import Negotiation
 from otel_analytics.delivery.outbox import MemoryOutbox, Outbox
@@ -38,6 +40,8 @@ class Delivery:
         self._exit_seconds = config.shutdown_timeout_millis / 1000
         self._exit_deadline: float | None = None
         self._closed = False
+        self._noted: Counter[str] = Counter()
+        self._noting = threading.Lock()
         self._ended = False
         self._reporter = Reporter(around.clock)
         self._notices = DropNotices(config.on_drop, self._reporter)
@@ -65,6 +69,7 @@ class Delivery:
             return
         if self._closed:
             self.refuse(DropReason.AFTER_SHUTDOWN, len(events))
+            self._notices.add(DropReason.AFTER_SHUTDOWN, events)
             return
         if patience:
             self._sender.await_room(len(events), self._clock() + patience)
@@ -90,9 +95,11 @@ class Delivery:
         if reason in _REFUSALS:
             self._reporter.tell(reason.value, count, _REFUSALS[reason])
 
-    def tell(self, reason: str, count: int, text: str) -> None:
-        """Log something about events that never came here; one line a minute for each reason."""
-        self._reporter.tell(reason, count, text)
+    def note(self, what: str, count: int, text: str) -> None:
+        """Count and log what is neither a delivery nor a loss of ours; one line a minute for each."""
+        with self._noting:
+            self._noted[what] += count
+        self._reporter.tell(what, count, text)
 
     def flush(self, timeout: float) -> bool:
         """Wait at most ``timeout`` seconds until all that was accepted is settled; return whether it is."""
@@ -123,7 +130,7 @@ class Delivery:
 
     def snapshot(self) -> LedgerSnapshot:
         """Return the ledger as it stands."""
-        return self._outbox.snapshot()
+        return replace(self._outbox.snapshot(), noted=dict(self._noted))
 
     def _finish(self, deadline: float) -> bool:
         finished = self._sender.finish(deadline)
@@ -143,6 +150,7 @@ class Delivery:
         late = self._outbox.abandon(DropReason.AFTER_SHUTDOWN)
         if late:
             reason = DropReason.AFTER_SHUTDOWN
+            self._notices.add(reason, [entry.event for entry in late])
             self._reporter.tell(reason.value, len(late), _REFUSALS[reason])
 
     def _before_exit(self, deadline: float) -> float:
@@ -158,14 +166,14 @@ def check_spool(path: str) -> None:
         ConfigError: The file cannot be opened or made, or is another program's.
     """
     try:
-        open_database(Path(path)).close()
-    except (sqlite3.OperationalError, ForeignFileError, OSError) as error:
+        check_writable(Path(path))
+    except (sqlite3.Error, OSError) as error:
+        if is_damage(error):
+            return  # it is set aside at the first use, with a line in the log
         raise ConfigError(
             f"spool_path={path!r}: cannot be used ({error})."
             " Name a file of its own, in a directory that exists and that this process may write."
         ) from None
-    except sqlite3.DatabaseError:
-        return  # damaged: set aside at the first use, with a line in the log
 
 
 def _outbox(config: Config, around: Surroundings, reporter: Reporter, notices: DropNotices) -> Outbox:
@@ -173,7 +181,7 @@ def _outbox(config: Config, around: Surroundings, reporter: Reporter, notices: D
     if config.spool_path is None:
         return MemoryOutbox(max_queue_size=config.max_queue_size, linger=linger, clock=around.clock)
     return Spool(
-        Path(config.spool_path),
+        Path(config.spool_path).absolute(),
         SpoolLimits(
             config.max_spool_bytes,
             config.max_spool_age_hours * 3600,

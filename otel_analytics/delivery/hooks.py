@@ -21,7 +21,8 @@ from otel_analytics.events import EncodedEvent, Event, decode, encode
 BeforeSend = Callable[[Event], Event | None]
 OnDrop = Callable[[str, Sequence[Event]], object]
 
-_MOST_NOTICES = 1_000
+_MOST_WAITING = 10_000  # events
+_RAISED = (Exception, SystemExit)  # what a function of somebody else's may raise on a thread of ours
 
 
 class Approval:
@@ -58,10 +59,10 @@ class Approval:
             if event is None:
                 return None
             if event.kind is not encoded.kind:
-                raise EventError("before_send must return an event of the same kind")  # noqa: TRY301 - one way out
+                raise EventError("before_send must return an event of the same kind")
             # The id stays: it is what makes a repeated delivery count once.
             return encode(replace(event, event_id=encoded.event_id), view_metadata=self._view_metadata)
-        except Exception as error:  # noqa: BLE001 - somebody else's function; it fails closed
+        except _RAISED as error:
             self._reporter.tell(
                 "before_send_failed", 1, f"before_send raised {type(error).__name__}; the event is dropped"
             )
@@ -71,69 +72,85 @@ class Approval:
 class DropNotices:
     """Calls `on_drop` on a thread of its own, started with the first loss.
 
+    Losses for one reason that wait together become one call; how many wait for a slow function is bounded.
+
     Args:
         on_drop: The function; `None` makes every notice nothing.
-        reporter: Tells the operator of a function that raises.
+        reporter: Tells the operator of a function that raises, or is too slow.
     """
 
     def __init__(self, on_drop: OnDrop | None, reporter: Reporter) -> None:
         self._on_drop = on_drop
         self._reporter = reporter
-        self._notices: deque[tuple[str, Sequence[EncodedEvent]]] = deque(maxlen=_MOST_NOTICES)
+        self._waiting: deque[tuple[str, EncodedEvent]] = deque(maxlen=_MOST_WAITING)
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._is_calling = False
+        self._calls = 0
 
     def add(self, reason: DropReason, events: Sequence[EncodedEvent]) -> None:
         """Tell of dropped events, without waiting."""
         if self._on_drop is None or not events:
             return
         with self._changed:
-            self._notices.append((reason.value, events))
+            missed = max(len(self._waiting) + len(events) - _MOST_WAITING, 0)
+            self._waiting.extend((reason.value, event) for event in events)
             self._changed.notify_all()
+        if missed:
+            self._reporter.tell("on_drop_slow", missed, "on_drop is too slow to hear of every dropped event")
         self._start()
 
     def drain(self, seconds: float) -> None:
         """Wait until everything told so far was heard, at most ``seconds``."""
-        if self._on_drop is None:
+        if self._on_drop is None or not (self._waiting or self._calls):
             return
         if not self._start():
-            self._call_all()
+            self._call_all(self._on_drop)
         with self._changed:
-            self._changed.wait_for(lambda: not self._notices and not self._is_calling, max(seconds, 0.0))
+            self._changed.wait_for(lambda: not self._waiting and not self._calls, max(seconds, 0.0))
 
     def _start(self) -> bool:
         """Start the thread; false where the interpreter starts none any more."""
         with self._changed:
-            if self._thread is not None:
-                return True
-            thread = threading.Thread(target=self._run, name="otel-analytics-hooks", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:
-                return False
-            self._thread = thread
+            if self._thread is None and self._on_drop is not None:
+                thread = threading.Thread(
+                    target=self._run, args=(self._on_drop,), name="otel-analytics-hooks", daemon=True
+                )
+                try:
+                    thread.start()
+                except RuntimeError:
+                    return False
+                self._thread = thread
         return True
 
-    def _run(self) -> None:
+    def _run(self, on_drop: OnDrop) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._notices)
-                self._is_calling = True
-            self._call_all()
-            with self._changed:
-                self._is_calling = False
-                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._waiting)
+            self._call_all(on_drop)
 
-    def _call_all(self) -> None:
-        while self._notices:
-            reason, events = self._notices.popleft()
-            self._call(reason, events)
+    def _call_all(self, on_drop: OnDrop) -> None:
+        while (notice := self._next()) is not None:
+            try:
+                self._call(on_drop, *notice)
+            finally:
+                with self._changed:
+                    self._calls -= 1
+                    self._changed.notify_all()
 
-    def _call(self, reason: str, events: Sequence[EncodedEvent]) -> None:
-        if self._on_drop is None:
-            return
+    def _next(self) -> tuple[str, list[EncodedEvent]] | None:
+        with self._changed:
+            if not self._waiting:
+                return None
+            self._calls += 1
+            reason = self._waiting[0][0]
+            events = []
+            while self._waiting and self._waiting[0][0] == reason:
+                events.append(self._waiting.popleft()[1])
+        return reason, events
+
+    def _call(self, on_drop: OnDrop, reason: str, encoded: Sequence[EncodedEvent]) -> None:
         try:
-            self._on_drop(reason, [decode(event) for event in events])
-        except Exception as error:  # noqa: BLE001 - somebody else's function
-            self._reporter.tell("on_drop_failed", len(events), f"on_drop raised {type(error).__name__}")
+            events = [decode(event) for event in encoded]
+            on_drop(reason, events)
+        except _RAISED as error:
+            self._reporter.tell("on_drop_failed", len(encoded), f"on_drop raised {type(error).__name__}")

@@ -37,7 +37,7 @@ class Lanes:
         return self._capacity - self._lanes[kind].count
 
     def append(self, event: EncodedEvent, now: float, row: int | None = None) -> Entry | None:
-        """Add an event; return the entry displaced by it, which may be its own."""
+        """Add an event, lingering from ``now`` on; return the entry displaced by it, which may be its own."""
         self.newest += 1
         entry = Entry(self.newest, now, event, row)
         lane = self._lanes[event.kind]
@@ -80,6 +80,10 @@ class Lanes:
     def clear(self) -> list[Entry]:
         """Empty the lanes, revoking all leases; return what was in them."""
         return [entry for lane in self._lanes.values() for entry in lane.clear()]
+
+    def discard(self, rows: Collection[int]) -> list[Entry]:
+        """Take entries of certain rows off the lanes, but for those on their way; return them."""
+        return [entry for lane in self._lanes.values() for entry in lane.discard(rows)]
 
     def entries(self) -> Iterator[Entry]:
         """Return all entries, in no order."""
@@ -147,6 +151,17 @@ class _Lane:
     def entries(self) -> list[Entry]:
         held = [entry for parcels in (self.parked, self.leased) for p in parcels for entry in p.entries]
         return [*held, *self.fresh]
+
+    def discard(self, rows: Collection[int]) -> list[Entry]:
+        waiting = [entry for parcel in self.parked for entry in parcel.entries] + list(self.fresh)
+        gone = [entry for entry in waiting if entry.row in rows]
+        if gone:
+            parcels = [p.with_entries(tuple(e for e in p.entries if e.row not in rows)) for p in self.parked]
+            self.parked = [parcel for parcel in parcels if parcel.entries]
+            self.fresh = deque(entry for entry in self.fresh if entry.row not in rows)
+            self.fresh_bytes = sum(len(entry.event.body) for entry in self.fresh)
+            self.count -= len(gone)
+        return gone
 
     def clear(self) -> list[Entry]:
         entries = self.entries()

@@ -18,6 +18,7 @@ class DropReason(str, Enum):
     QUEUE_FULL = "queue_full"  # displaced by a newer event of its lane
     SPOOL_FULL = "spool_full"  # no room within `max_spool_bytes`, even where views made room
     EXPIRED = "expired"  # older than `max_spool_age_hours`
+    PURGED = "purged"  # deleted by `otel-analytics spool purge`
     REJECTED = "rejected"  # the collector called it invalid
     TOO_LARGE = "too_large"  # the collector refused its size
     BEFORE_SEND = "before_send"  # the hook `before_send` said no, or failed
@@ -38,12 +39,15 @@ class LedgerSnapshot:
         delivered: Events the collector acknowledged.
         dropped: Events given up, by reason.
         pending: Events that wait or travel.
+        noted: What else this process saw, by its name: calls folded into ``{other}``
+            (``endpoints_folded``), span events lost to the SDK's limits (``span_limits``).
     """
 
     accepted: int = 0
     delivered: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
     pending: int = 0
+    noted: Mapping[str, int] = field(default_factory=dict)
 
     def __add__(self, other: LedgerSnapshot) -> LedgerSnapshot:
         """Return the books of both."""
@@ -79,4 +83,4 @@ class Ledger:
 
     def snapshot(self, pending: int) -> LedgerSnapshot:
         """Return all counts beside the number of events that the owner still holds."""
-        return LedgerSnapshot(self._accepted, self._delivered, dict(self._dropped), pending)
+        return LedgerSnapshot(self._accepted, self._delivered, dict(+self._dropped), pending)

@@ -17,14 +17,15 @@ from dataclasses import dataclass, field, replace
 
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, detach, set_value
 
-from otel_analytics.delivery.backoff import Gate, RetryPolicy
+from otel_analytics.delivery.backoff import RetryPolicy
 from otel_analytics.delivery.hooks import Approval, DropNotices
 from otel_analytics.delivery.ledger import DropReason
 from otel_analytics.delivery.negotiation import ADVERTISEMENT, Negotiation, Plan
 from otel_analytics.delivery.outbox import Outbox
+from otel_analytics.delivery.pace import Pace
 from otel_analytics.delivery.parcel import Entry, Parcel
 from otel_analytics.delivery.report import Reporter, logger
-from otel_analytics.delivery.settlement import Circumstances, Settlement, settle
+from otel_analytics.delivery.settlement import Settlement, settle
 from otel_analytics.delivery.transport import Transport
 from otel_analytics.delivery.wire import (
     Answer,
@@ -34,12 +35,8 @@ from otel_analytics.delivery.wire import (
     build_request,
     interpret,
 )
-from otel_analytics.events import Kind
 
-_BATCHES_IN_FLIGHT = 2
-_PROGRESS_SECONDS = 1.0  # without an answer for longer, the collector is not taking events
-_LAST_FAILURES = 3  # in a row, after which the exit stops waiting for the collector
-_UNWELL = frozenset({Verdict.UNAVAILABLE, Verdict.FAILED, Verdict.REFUSED})
+_LOOK_SECONDS = 0.25  # other processes settle what is in a shared spool, and nobody tells this one
 _NOTHING_SENT = Outcome(Verdict.ACCEPTED)
 _DOWN = "the collector is unavailable (%s); events wait and are sent again"
 _TROUBLE: Mapping[Verdict, tuple[int, str]] = {
@@ -106,20 +103,15 @@ class Sender:
         self._timeout = timeout
         self._max_connections = max_connections
         self._around = surroundings
-        self._gates = {kind: Gate(surroundings.policy) for kind in Kind}
+        self._pace = Pace(max_connections, surroundings.policy, surroundings.dice)
         lock = threading.RLock()
         self._changed = threading.Condition(lock)  # for the threads: something to send, or to end for
         self._settled = threading.Condition(lock)  # for who waits in flush or shutdown
         self._threads = 0
         self._idle = 0
-        self._in_flight = dict.fromkeys(Kind, 0)
         self._wake_at = 1.0
         self._ripe_through = 0
-        self._hopeful_at = -math.inf  # when a thread, a request or an answer last gave reason to wait
         self._stopped = False
-        self._last_chance = False
-        self._last_deadline = math.inf
-        self._hopeless: set[Kind] = set()
         self.last_problem = ""
 
     def wake(self) -> None:
@@ -139,10 +131,10 @@ class Sender:
         if self._outbox.has_room(count):
             return
         with self._changed:
+            started = self._around.clock()
             while not self._outbox.has_room(count):
-                now = self._around.clock()
-                left = min(deadline, self._hopeful_at + _PROGRESS_SECONDS) - now
-                if left <= 0 or self._stopped or any(gate.failures for gate in self._gates.values()):
+                left = min(deadline, self._pace.hope_ends_at(started)) - self._around.clock()
+                if left <= 0 or self._stopped:
                     return
                 self._settled.wait(left)
 
@@ -160,12 +152,8 @@ class Sender:
     def finish(self, deadline: float) -> bool:
         """Send what is left, without backoff; give up at the deadline or when the collector is down."""
         with self._changed:
-            if not self._last_chance:
-                self._last_chance = True
-                for gate in self._gates.values():
-                    gate.reopen()
+            if self._pace.begin_last_chance(deadline):
                 self._outbox.release_parked()
-            self._last_deadline = deadline
         return self._drain(deadline)
 
     def stop(self) -> None:
@@ -183,30 +171,29 @@ class Sender:
 
         with self._changed:
             self._ripe_through = max(self._ripe_through, self._outbox.newest())
-            for gate in self._gates.values():
-                gate.hasten()
+            self._pace.hasten()
             self._changed.notify_all()
         if not done() and not self._threads and not self._start_thread():
             # The interpreter is shutting down and starts no threads any more: this one does the work.
             self._work(done, deadline)
         with self._changed:
             while not done() and (left := deadline - self._around.clock()) > 0:
-                self._settled.wait(left)
+                self._settled.wait(min(left, _LOOK_SECONDS))
         return self._outbox.is_settled(mark)
 
     def _nothing_to_come(self) -> bool:
         """Whether the exit has tried everything, and what is left had its last attempt or has no hope."""
-        if not self._last_chance or any(self._in_flight.values()):
+        if not (self._pace.is_last_chance and self._pace.is_still()):
             return False
         plan = self._negotiation.plan(self._around.clock())
-        return self._outbox.ready_at(plan, self._gates.keys() - self._hopeless) == math.inf
+        return self._outbox.ready_at(plan, self._pace.hopeful_kinds()) == math.inf
 
     def _start_thread(self) -> bool:
         with self._changed:
             if self._stopped or self._threads >= self._max_connections:
                 return bool(self._threads)
             self._threads += 1
-            self._hopeful_at = self._around.clock()
+            self._pace.hope(self._around.clock())
         try:
             threading.Thread(target=self._run, name="otel-analytics-sender", daemon=True).start()
         except RuntimeError:
@@ -242,8 +229,7 @@ class Sender:
                     self._outbox.tend(now)
                 step = self._step(now)
                 if isinstance(step, Parcel):
-                    self._in_flight[step.kind] += 1
-                    self._hopeful_at = now
+                    self._pace.sent(step, now)
                     break
                 self._wait(min(step, deadline, self._outbox.tend_at()) - now)
             else:
@@ -267,10 +253,9 @@ class Sender:
         # Whoever puts an event into the outbox reads this: it is set before the look, so that nobody's event
         # falls between the look and the wait.
         self._wake_at = math.inf
-        if self._is_busy(plan):
+        if self._pace.is_busy(plan):
             return math.inf
-        kinds = self._open_kinds(now)
-        opens_at = min((g.opens_at for g in self._gates.values() if g.opens_at > now), default=math.inf)
+        kinds, opens_at = self._pace.open_kinds(now), self._pace.opens_at(now)
         if not kinds:
             return opens_at
         self._wake_at = 1
@@ -282,21 +267,8 @@ class Sender:
             self._wake_at = plan.max_events
         return min(ready_at, opens_at)
 
-    def _is_busy(self, plan: Plan) -> bool:
-        """Whether as many requests are in flight as may be; until the first answer, just one may."""
-        most = min(self._max_connections, _BATCHES_IN_FLIGHT) if plan.batches else self._max_connections
-        return sum(self._in_flight.values()) >= (most if plan.known else 1)
-
-    def _open_kinds(self, now: float) -> list[Kind]:
-        """Return the kinds that may be sent; of one whose last request failed, one request at a time."""
-        return [
-            kind
-            for kind, gate in self._gates.items()
-            if now >= gate.opens_at and not (gate.failures and self._in_flight[kind])
-        ]
-
     def _may_send_more(self, plan: Plan, now: float) -> bool:
-        return not self._is_busy(plan) and self._outbox.ready_at(plan, self._open_kinds(now)) <= now
+        return not self._pace.is_busy(plan) and self._outbox.ready_at(plan, self._pace.open_kinds(now)) <= now
 
     def _deliver(self, parcel: Parcel, transport: Transport, timeout: float) -> None:
         sent_at = self._around.clock()
@@ -339,39 +311,15 @@ class Sender:
     ) -> Settlement:
         now = self._around.clock()
         with self._changed:
-            self._in_flight[parcel.kind] -= 1
+            self._pace.returned(parcel)
             if outcome is not _NOTHING_SENT:
-                self._note_health(parcel, outcome, sent_at, now)
-            successes = self._gates[parcel.kind].successes
-            settlement = settle(
-                approved, outcome, Circumstances(self._own_due(parcel, outcome, now), successes)
-            )
+                self._pace.judge(parcel, outcome, sent_at, now)
+            settlement = settle(approved, outcome, self._pace.circumstances(parcel, outcome, now))
             settlement = replace(settlement, dropped=settlement.dropped + refused)
             self._outbox.settle(parcel, settlement)
             self._changed.notify_all()
             self._settled.notify_all()
         return settlement
-
-    def _note_health(self, parcel: Parcel, outcome: Outcome, sent_at: float, now: float) -> None:
-        gate = self._gates[parcel.kind]
-        if outcome.verdict is Verdict.REFUSED and not parcel.is_suspect(gate.successes):
-            gate.refused(sent_at, now)
-        elif outcome.verdict in _UNWELL:
-            gate.failed(sent_at, now, self._around.dice(), outcome.retry_after)
-        else:
-            gate.succeeded(sent_at)
-            self._hopeful_at = now
-        if self._last_chance and (gate.failures >= _LAST_FAILURES or gate.opens_at > self._last_deadline):
-            self._hopeless.add(parcel.kind)
-
-    def _own_due(self, parcel: Parcel, outcome: Outcome, now: float) -> float:
-        """Return when a parcel that may itself be at fault is tried again; at the exit never."""
-        if self._last_chance:
-            return math.inf
-        if outcome.verdict is Verdict.REFUSED:
-            # Others go first when the gate opens: they show whether it was this parcel or the whole URL.
-            now = max(now, self._gates[parcel.kind].opens_at)
-        return now + self._around.policy.delay(parcel.attempts + 1, self._around.dice(), outcome.retry_after)
 
     def _report(
         self, parcel: Parcel, outcome: Outcome, dropped: tuple[tuple[Entry, DropReason], ...]

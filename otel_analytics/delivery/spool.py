@@ -1,43 +1,43 @@
-"""The outbox on disk: what waits in memory is a row of the journal too, and the rest is a row only.
+"""The outbox on disk: what waits in memory is a row of the file too, and the rest is a row only.
 
 Accepting is one commit, shared by all threads that come while another one commits. Sending works on the
 lanes in memory, as without a spool; settling deletes the rows. The file may fail at any time - full, locked,
-damaged - and then memory takes over.
+damaged, gone - and then memory takes over: such events are volatile, and counted by a ledger in memory.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import sqlite3
-import threading
-import weakref
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import suppress
+import secrets
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from otel_analytics.delivery.hooks import DropNotices
-from otel_analytics.delivery.journal import Journal, Row
+from otel_analytics.delivery.journal import Journal
 from otel_analytics.delivery.lanes import NEVER, Lanes
 from otel_analytics.delivery.ledger import DropReason, Ledger, LedgerSnapshot
 from otel_analytics.delivery.negotiation import Plan
 from otel_analytics.delivery.parcel import Entry, Parcel
 from otel_analytics.delivery.report import Reporter
+from otel_analytics.delivery.rows import Fates, Row
 from otel_analytics.delivery.settlement import Settlement
+from otel_analytics.delivery.spool_file import SpoolFile
 from otel_analytics.events import EncodedEvent, Kind
 
-_REST_SECONDS = 1.0  # after the file failed, memory alone is used for so long
-_MOST_CLAIMED = 2_000  # rows in one go, so that nobody waits long for the lock
-_BEYOND = 1_000_000_000
+_LOT = 500  # rows that memory takes from the file at least, so that not every row is a transaction
+_MOST_CLAIMED = 2_000  # and at most, so that nobody waits long for the lock
 
+_LAST_ROW = 2**62
 
 _LOST = {
     DropReason.SPOOL_FULL: "the spool is full, events are dropped; see max_spool_bytes",
     DropReason.EXPIRED: "events could not be delivered in time and are dropped; see max_spool_age_hours",
 }
+_LEFT = "events wait in the spool and are sent later"
 
 
 @dataclass(frozen=True)
@@ -97,26 +97,39 @@ class Spool:
         reporter: Reporter,
         notices: DropNotices,
     ) -> None:
-        self._path = path
         self._limits = limits
         self._clock = clock
         self._wall_clock = wall_clock
         self._reporter = reporter
         self._notices = notices
         self._keep_free = max_queue_size // 2  # for new events, however large the backlog is
+        self._lot = max(1, min(_LOT, self._keep_free // 4))
         self._lanes = Lanes(capacity=max_queue_size, linger=linger)
-        self._ledger = Ledger()  # of events that only memory has
-        self._lock = threading.RLock()
+        self._ledger = Ledger()  # of volatile events
+        self._refused: Counter[DropReason] = Counter()
+        self._fates = Fates()
+        self._claimed: set[int] = set()  # rows in memory that others put: their sequence tells no mark's order
+        self._volatile_through = 0  # the sequence up to which no row is worth anything: its file is gone
         self._tickets: deque[_Ticket] = deque()
-        self._journal: Journal | None = None
-        self._connected = False
-        self._highest_row = 0
-        self._rests_until = -NEVER
+        self._backlog = set(Kind)  # kinds of which the file may have rows that are anybody's
         self._tend_at = -NEVER
-        self._backlog = set(Kind)
         self._is_closing = False
-        self._unsettled: list[tuple[list[int], list[tuple[int, DropReason]]]] = []
-        _close_before_fork(self)
+        self._file = SpoolFile(
+            path,
+            partial(
+                Journal,
+                path,
+                owner=secrets.randbits(62),
+                wall_clock=wall_clock,
+                max_bytes=limits.max_bytes,
+                lease=limits.lease,
+            ),
+            on_replaced=self._lose_rows,
+            clock=clock,
+            wall_clock=wall_clock,
+            reporter=reporter,
+        )
+        self._lock = self._file.lock
 
     def put(self, events: Sequence[EncodedEvent]) -> list[Entry]:
         """Accept events in one commit; return those dropped from memory where the file has failed."""
@@ -128,37 +141,37 @@ class Spool:
         return ticket.displaced
 
     def refuse(self, reason: DropReason, count: int) -> None:
-        """Count events that cannot be kept."""
+        """Count events that cannot be kept; the file hears of them when it is used for something else."""
         with self._lock:
-            if not self._try(lambda journal: journal.refuse(reason, count)):
-                self._ledger.accept(count)
-                self._ledger.drop(reason, count)
+            self._refused[reason] += count
 
     def take(self, plan: Plan, now: float, ripe_through: int, kinds: Collection[Kind]) -> Parcel | None:
         """Lease what may be sent now, from memory; memory takes from the file what there is room for."""
         with self._lock:
+            self._settle_rows()
             for kind in self._backlog & set(kinds):
-                self._refill(kind, now)
+                self._refill(kind)
             return self._lanes.take(plan, now, ripe_through, kinds)
 
     def ready_at(self, plan: Plan, kinds: Collection[Kind]) -> float:
         """Return when something of these kinds may be taken."""
         with self._lock:
-            if any(self._can_refill(kind) for kind in self._backlog & set(kinds)):
-                return -NEVER
-            return self._lanes.ready_at(plan, kinds)
+            ready_at = self._lanes.ready_at(plan, kinds)
+            if self._is_closing or not (self._fates or any(map(self._wanted, self._backlog & set(kinds)))):
+                return ready_at
+            return min(ready_at, self._file.rests_until)
 
     def settle(self, parcel: Parcel, settlement: Settlement) -> bool:
         """End a lease: delete the rows of what was delivered or dropped."""
         with self._lock:
-            if not self._lanes.end_lease(parcel, settlement.again):
-                return False
-            self._settle_volatile(parcel, settlement)
-            delivered = [entry.row for entry in settlement.delivered_of(parcel) if entry.row is not None]
-            dropped = [(e.row, reason) for e, reason in settlement.dropped if e.row is not None]
-            self._unsettled.append((delivered, dropped))
+            is_held = self._lanes.end_lease(parcel, settlement.again)
+            # Even of a revoked lease, rows go: they are anybody's by now, and need not be sent again.
+            for entry in settlement.delivered_of(parcel):
+                self._deliver(entry, is_held=is_held)
+            for entry, reason in settlement.dropped:
+                self._drop(entry, reason, is_held=is_held)
             self._settle_rows()
-        return True
+        return is_held
 
     def release_parked(self) -> None:
         """Make everything parked due at once; the backlog in the file is left for another day."""
@@ -170,14 +183,13 @@ class Spool:
     def abandon(self, reason: DropReason) -> list[Entry]:
         """Leave rows for others; what only memory has is lost."""
         with self._lock:
-            self._settle_rows()
             entries = self._lanes.clear()
-            released = self._try(lambda journal: journal.release())
-            lost = [entry for entry in entries if entry.row is None]
-            if lost:
-                self._ledger.drop(reason, len(lost))
-            if released:
-                self._tell_left(len(entries) - len(lost))
+            lost = self._free(entries)
+            self._ledger.drop(reason, len(lost))
+            left = len(entries) - len(lost)
+            if left:
+                self._reporter.tell("spooled", left, _LEFT, logging.INFO)
+            self._settle_rows()
         return lost
 
     def tend_at(self) -> float:
@@ -189,8 +201,8 @@ class Spool:
         with self._lock:
             self._tend_at = now + self._limits.lease / 3
             self._settle_rows()
-            self._try(lambda journal: journal.beat())
-            self._try(self._expire)
+            self._file.use(lambda journal: journal.beat())
+            self._file.use(self._expire)
             self._backlog = set(Kind)
 
     def has_room(self, count: int) -> bool:  # noqa: ARG002 - the protocol's signature
@@ -209,61 +221,61 @@ class Spool:
         """Return a mark of everything accepted so far, by whatever process."""
         with self._lock:
             self._backlog = set(Kind)
-            self._try(self._note_newest)
-            return Mark(self._highest_row, self._lanes.newest)
+            rows: list[int] = []
+            self._file.use(lambda journal: journal.beat())
+            known = self._file.read(lambda journal: rows.append(journal.newest()))
+            return Mark(rows[0] if known else _LAST_ROW, self._lanes.newest)
 
     def is_settled(self, mark: Mark) -> bool:
         """Return whether nothing up to a mark waits or travels, but for what other processes hold."""
         with self._lock:
-            if self._lanes.oldest() <= mark.sequence:
+            self._settle_rows()
+            if self._fates.freed or self._lanes.oldest() <= mark.sequence:
                 return False
-            settled: list[bool] = []
-            self._try(lambda journal: settled.append(journal.is_settled(mark.row)))
-            return all(settled)
+            found: list[bool] = []
+            if self._file.read(lambda journal: found.append(journal.has_unowned(mark.row))):
+                return not found[0] and min(self._claimed, default=NEVER) > mark.row
+            return not self._backlog
 
     def snapshot(self) -> LedgerSnapshot:
         """Return the file's ledger, of all processes that share it, with what only this one's memory has."""
         with self._lock:
-            volatile = self._ledger.snapshot(sum(entry.row is None for entry in self._lanes.entries()))
+            self._settle_rows()
             found: list[LedgerSnapshot] = []
-            self._try(lambda journal: found.append(journal.snapshot()))
-        return found[0] + volatile if found else volatile
+            if not self._file.read(lambda journal: found.append(journal.snapshot())):
+                held = sum(self._row(entry) is not None for entry in self._lanes.entries())
+                found.append(LedgerSnapshot(held, pending=held))  # what this process knows of the file
+            books = self._ledger.snapshot(sum(self._row(entry) is None for entry in self._lanes.entries()))
+            refused = {reason.value: count for reason, count in self._refused.items()}
+        return found[0] + books + LedgerSnapshot(sum(refused.values()), dropped=refused)
 
     def close(self) -> None:
         """Close the file."""
         with self._lock:
-            if self._journal is not None and self._connected:
-                with suppress(sqlite3.Error):
-                    self._journal.release()
-                self._journal.disconnect()
-            self._connected = False
-
-    def before_fork(self) -> None:
-        """Close the file: SQLite forbids to carry a connection through a fork."""
-        self._lock.acquire()
-        if self._journal is not None and self._connected:
-            self._journal.disconnect()
-            self._connected = False
-
-    def after_fork(self) -> None:
-        """Go on in the parent."""
-        self._lock.release()
+            self._settle_rows()
+            self._file.close()
 
     def _commit(self, tickets: Sequence[_Ticket]) -> None:
         events = [event for ticket in tickets for event in ticket.events]
-        room = {kind: self._lanes.room(kind) for kind in Kind}
-        held: set[int] = set()
-        for index, event in enumerate(events):
-            if room[event.kind] > 0:
-                room[event.kind] -= 1
-                held.add(index)
+        held = self._fitting(events)
         written: list[tuple[list[int | None], list[Row]]] = []
-        if self._try(lambda journal: written.append(journal.append(events, held))):
+        if self._file.use(lambda journal: written.append(journal.append(events, held))):
             self._hold(events, held, *written[0])
         else:
-            self._keep_volatile(tickets)
+            for ticket in tickets:
+                ticket.displaced = self._keep_volatile(ticket.events)
         for ticket in tickets:
             ticket.done = True
+
+    def _fitting(self, events: Sequence[EncodedEvent]) -> set[int]:
+        """Return the indices of events that memory has room for, too."""
+        room = {kind: self._lanes.room(kind) for kind in Kind}
+        held = set()
+        for index, event in enumerate(events):
+            room[event.kind] -= 1
+            if room[event.kind] >= 0:
+                held.add(index)
+        return held
 
     def _hold(
         self,
@@ -273,137 +285,91 @@ class Spool:
         displaced: Sequence[Row],
     ) -> None:
         now = self._clock()
+        lost = [row.event for row in displaced]
         for index, (event, row) in enumerate(zip(events, rows, strict=True)):
-            if row is not None:
-                self._highest_row = row
-                if index in held:
-                    self._lanes.append(event, now, row)
-                else:
-                    self._backlog.add(event.kind)
-        refused = [event for event, row in zip(events, rows, strict=True) if row is None]
-        self._tell_lost(DropReason.SPOOL_FULL, [*(row.event for row in displaced), *refused])
+            if row is None:
+                lost.append(event)
+            elif index in held:
+                self._lanes.append(event, now, row)
+            else:
+                self._backlog.add(event.kind)
+        self._tell_lost(DropReason.SPOOL_FULL, lost)
 
-    def _keep_volatile(self, tickets: Iterable[_Ticket]) -> None:
+    def _keep_volatile(self, events: Sequence[EncodedEvent]) -> list[Entry]:
+        """Accept events in memory; return which of them, or of older volatile ones, are lost by that."""
         now = self._clock()
-        for ticket in tickets:
-            self._ledger.accept(len(ticket.events))
-            added = (self._lanes.append(event, now) for event in ticket.events)
-            ticket.displaced = [entry for entry in added if entry is not None]
-            for entry in ticket.displaced:
-                self._forget(entry)
+        self._ledger.accept(len(events))
+        added = (self._lanes.append(event, now) for event in events)
+        displaced = [entry for entry in added if entry is not None]
+        lost = self._free(displaced)
+        self._ledger.drop(DropReason.QUEUE_FULL, len(lost))
+        return lost
 
-    def _forget(self, entry: Entry) -> None:
-        """Count an entry displaced from memory; its row goes when the file can be written again."""
-        if entry.row is None:
-            self._ledger.drop(DropReason.QUEUE_FULL)
-        else:
-            self._unsettled.append(([], [(entry.row, DropReason.QUEUE_FULL)]))
+    def _row(self, entry: Entry) -> int | None:
+        """Return an entry's row; `None`: it came while the file failed, or the file has gone since."""
+        return entry.row if entry.sequence > self._volatile_through else None
 
-    def _settle_volatile(self, parcel: Parcel, settlement: Settlement) -> None:
-        self._ledger.deliver(sum(entry.row is None for entry in settlement.delivered_of(parcel)))
-        for entry, reason in settlement.dropped:
-            if entry.row is None:
-                self._ledger.drop(reason)
+    def _deliver(self, entry: Entry, *, is_held: bool) -> None:
+        row = self._row(entry)
+        if row is not None:
+            self._fates.delivered.append(row)
+        elif is_held:
+            self._ledger.deliver(1)
+
+    def _drop(self, entry: Entry, reason: DropReason, *, is_held: bool) -> None:
+        row = self._row(entry)
+        if row is not None:
+            self._fates.drop(row, reason)
+        elif is_held:
+            self._ledger.drop(reason)
+
+    def _free(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Let go of the rows of entries that leave memory; return the volatile ones, which have none."""
+        self._fates.freed += [row for entry in entries if (row := self._row(entry)) is not None]
+        return [entry for entry in entries if self._row(entry) is None]
+
+    def _lose_rows(self) -> None:
+        self._ledger.accept(sum(self._row(entry) is not None for entry in self._lanes.entries()))
+        self._volatile_through = self._lanes.newest
+        self._fates = Fates()
+        self._claimed.clear()
 
     def _settle_rows(self) -> None:
-        """Delete rows; what the file does not take now is tried again, and at worst sent again by its id."""
-        while self._unsettled and self._try(self._settle_next):
-            del self._unsettled[0]
+        """Tell the file; what it does not take now is tried again, and at worst sent again by its id."""
+        if self._refused and self._file.use(lambda journal: journal.refuse(self._refused)):
+            self._refused.clear()
+        # Opening the file may show that it has been replaced: its fates are looked up after that.
+        if self._fates and self._file.use(lambda journal: journal.settle(self._fates)):
+            self._backlog |= set(Kind) if self._fates.freed else set()
+            self._claimed.difference_update(self._fates.rows())
+            self._fates = Fates()
 
-    def _settle_next(self, journal: Journal) -> None:
-        journal.settle(*self._unsettled[0])
+    def _wanted(self, kind: Kind) -> int:
+        """Return how many rows of a kind memory should take from the file now."""
+        spare = self._lanes.room(kind) - self._keep_free
+        return 0 if spare < self._lot else min(spare, _MOST_CLAIMED)
 
-    def _can_refill(self, kind: Kind) -> bool:
-        may_read = not self._is_closing and self._clock() >= self._rests_until
-        return may_read and self._lanes.room(kind) > self._keep_free
-
-    def _refill(self, kind: Kind, now: float) -> None:
-        if not self._can_refill(kind):
-            return
-        wanted = min(self._lanes.room(kind) - self._keep_free, _MOST_CLAIMED)
+    def _refill(self, kind: Kind) -> None:
+        wanted = 0 if self._is_closing else self._wanted(kind)
         rows: list[Row] = []
-        self._try(lambda journal: rows.extend(journal.claim(kind, wanted)))
-        for row in rows:
-            self._lanes.append(row.event, now, row.id)
-        if len(rows) < wanted:
-            self._backlog.discard(kind)
+        if wanted and self._file.use(lambda journal: rows.extend(journal.claim(kind, wanted))):
+            for row in rows:
+                self._lanes.append(row.event, -NEVER, row.id)  # it has lingered long enough
+                self._claimed.add(row.id)
+            if len(rows) < wanted:
+                self._backlog.discard(kind)
 
     def _expire(self, journal: Journal) -> None:
-        expired = journal.expire(self._wall_clock() - self._limits.max_age)
-        self._tell_lost(DropReason.EXPIRED, [row.event for row in expired])
+        before = self._wall_clock() - self._limits.max_age
+        expired = [row.event for row in journal.expire(before)]
+        mine = {row for entry in self._lanes.entries() if (row := self._row(entry)) is not None}
+        for entry in self._lanes.discard(journal.aged(mine, before)):
+            self._drop(entry, DropReason.EXPIRED, is_held=True)
+            expired.append(entry.event)
+        self._settle_rows()
+        self._tell_lost(DropReason.EXPIRED, expired)
 
     def _tell_lost(self, reason: DropReason, events: Sequence[EncodedEvent]) -> None:
         if events:
             self._notices.add(reason, events)
             self._reporter.tell(reason.value, len(events), _LOST[reason])
-
-    def _note_newest(self, journal: Journal) -> None:
-        self._highest_row = max(self._highest_row, journal.newest())
-
-    def _tell_left(self, count: int) -> None:
-        if count:
-            self._reporter.tell("spooled", count, "events wait in the spool and are sent later", logging.INFO)
-
-    def _try(self, work: Callable[[Journal], object]) -> bool:
-        """Do something with the file; return whether that went well."""
-        if self._clock() < self._rests_until:
-            return False
-        try:
-            work(self._opened())
-        except (sqlite3.Error, OSError) as error:
-            self._fail(error)
-            return False
-        return True
-
-    def _opened(self) -> Journal:
-        if self._journal is None:
-            self._journal = Journal(
-                self._path,
-                wall_clock=self._wall_clock,
-                max_bytes=self._limits.max_bytes,
-                lease_seconds=self._limits.lease,
-                above=self._highest_row and self._highest_row + _BEYOND,
-            )
-        elif not self._connected:
-            self._journal.reconnect()
-        self._connected = True
-        return self._journal
-
-    def _fail(self, error: Exception) -> None:
-        # SQLite's own word for a damaged file is the base class; a full disk or a lock has a subclass.
-        if type(error) is sqlite3.DatabaseError:
-            self._set_aside(error)
-            return
-        self._rests_until = self._clock() + _REST_SECONDS
-        self._reporter.tell("spool_failed", 1, f"the spool cannot be used ({error}); events wait in memory")
-
-    def _set_aside(self, error: Exception) -> None:
-        if self._journal is not None:
-            self._journal.disconnect()
-        self._journal, self._connected = None, False
-        aside = set_aside(self._path, int(self._wall_clock()))
-        self._reporter.tell("spool_damaged", 1, f"the spool is damaged ({error}); set aside as {aside.name}")
-        self._rests_until = -NEVER
-
-
-def set_aside(path: Path, unix_now: int) -> Path:
-    """Rename a damaged file and what belongs to it; return its new name."""
-    aside = path.with_name(f"{path.name}.damaged-{unix_now}")
-    for suffix in ("", "-wal", "-shm"):
-        with suppress(OSError):
-            Path(f"{path}{suffix}").replace(f"{aside}{suffix}")
-    return aside
-
-
-def _close_before_fork(spool: Spool) -> None:
-    """Hold the spool's lock through a fork, its file closed: the parent opens it again, the child its own."""
-    if not hasattr(os, "register_at_fork"):  # Windows
-        return
-    before, after = weakref.WeakMethod(spool.before_fork), weakref.WeakMethod(spool.after_fork)
-
-    def call(method: weakref.WeakMethod[Callable[[], None]]) -> None:
-        alive = method()
-        if alive is not None:
-            alive()
-
-    os.register_at_fork(before=lambda: call(before), after_in_parent=lambda: call(after))

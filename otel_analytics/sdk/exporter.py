@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,6 +51,8 @@ class AnalyticsSpanExporter(SpanExporter):
         self._owns_client = client is None
         self._client = client or AnalyticsClient(**given)
         self._mapper = SpanMapper(rules_from_config(self._client.config))
+        self._folded = 0
+        self._noting = threading.Lock()
         self._closed = False
 
     @property
@@ -71,6 +74,7 @@ class AnalyticsSpanExporter(SpanExporter):
         events: list[Event] = []
         for span in spans:
             events.extend(self._events(span))
+        self._note_folded()
         # Several spans come from a batching thread, which may wait a moment where the alternative is loss;
         # a single one comes from the application's own thread, which may not.
         self._client.submit(events, patience_millis=_PATIENCE_MILLIS if len(spans) > 1 else 0)
@@ -96,6 +100,17 @@ class AnalyticsSpanExporter(SpanExporter):
         else:
             self._client.flush(timeout)
 
+    def _note_folded(self) -> None:
+        with self._noting:
+            folded = self._mapper.folded_endpoints - self._folded
+            self._folded += folded
+        if folded:
+            self._client.note(
+                "endpoints_folded",
+                folded,
+                "calls without a route were folded into {other}; see max_endpoints",
+            )
+
     def _events(self, span: ReadableSpan) -> Sequence[Event]:
         try:
             mapped = self._mapper.map(span)
@@ -106,7 +121,7 @@ class AnalyticsSpanExporter(SpanExporter):
         for _, reason in mapped.dropped:
             self._client.refuse(reason)
         if span.dropped_events:
-            self._client.tell(
+            self._client.note(
                 "span_limits",
                 span.dropped_events,
                 "spans lost events before they came here; raise OTEL_SPAN_EVENT_COUNT_LIMIT",

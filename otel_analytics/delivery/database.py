@@ -1,0 +1,161 @@
+"""The spool as a SQLite file: made, opened, told from another program's, and set aside when it is damaged."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from contextlib import suppress
+from pathlib import Path
+
+APPLICATION_ID = 0x6F74616E  # "otan"
+SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS events (
+    id INTEGER PRIMARY KEY,
+    owner INTEGER,
+    kind TEXT NOT NULL,
+    event_id TEXT NOT NULL,
+    accepted_at REAL NOT NULL,
+    body BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS unowned_events ON events (kind, id) WHERE owner IS NULL;
+CREATE TABLE IF NOT EXISTS owners (id INTEGER PRIMARY KEY, expires_at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS books (
+    file INTEGER NOT NULL,
+    last_row INTEGER NOT NULL DEFAULT 0,
+    bytes INTEGER NOT NULL DEFAULT 0,
+    accepted INTEGER NOT NULL DEFAULT 0,
+    delivered INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE IF NOT EXISTS dropped (reason TEXT PRIMARY KEY, count INTEGER NOT NULL);
+INSERT INTO books (file) SELECT random() WHERE NOT EXISTS (SELECT 1 FROM books);
+"""
+_BUSY_SECONDS = 1.0
+_RETRY_SECONDS = 0.02
+
+Place = tuple[int, int]
+"""Device and inode: which file a path leads to."""
+
+
+class ForeignFileError(sqlite3.OperationalError):
+    """The file is a SQLite database, but none of this version's spools."""
+
+    def __init__(self) -> None:
+        super().__init__("the file is a database of something else, or of another version")
+
+
+def open_database(path: Path) -> sqlite3.Connection:
+    """Open the file, making it where there is none.
+
+    Raises:
+        sqlite3.Error: It is no database, or none of ours.
+        OSError: It cannot be made.
+    """
+    # SQLite would make the file with the umask's permissions; its -wal and -shm take over the file's. One
+    # that is there must not be opened beside SQLite: closing it cancels all locks this process has on it.
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    try:
+        if not _is_ours(connection):
+            _make(connection)
+        connection.execute("PRAGMA synchronous = NORMAL")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def check_writable(path: Path) -> None:
+    """Open the file once, and begin to write.
+
+    Raises:
+        sqlite3.Error: It is no database, none of ours, or cannot be written.
+        OSError: It cannot be made.
+    """
+    connection = open_database(path)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
+    except sqlite3.OperationalError as error:
+        if not _is_locked(error):  # somebody writes to it just now, so it can be written
+            raise
+    finally:
+        connection.close()
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether an error says that the file's content is wrong; a full disk or a lock says nothing of it."""
+    # SQLite's words for "malformed" and "not a database" come as the base class itself.
+    return type(error) in {sqlite3.DatabaseError, sqlite3.IntegrityError, sqlite3.InternalError}
+
+
+def place_of(path: Path) -> Place | None:
+    """Return which file a path leads to; `None`: to none."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - asked before every commit, and `Path.stat` takes twice the time
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def set_aside(path: Path, place: Place | None, unix_now: int) -> Path | None:
+    """Rename a damaged file, and what belongs to it.
+
+    Args:
+        path: The spool's path.
+        place: The damaged file; where the path leads to another by now, somebody else has done this already.
+        unix_now: Part of the new name.
+
+    Returns:
+        The new path; `None`: nothing was done.
+    """
+    aside = path.with_name(f"{path.name}.damaged-{unix_now}")
+    with suppress(OSError):
+        if place_of(path) == place:
+            path.replace(aside)
+            for suffix in ("-wal", "-shm"):
+                with suppress(FileNotFoundError):
+                    Path(f"{path}{suffix}").replace(f"{aside}{suffix}")
+            return aside
+    return None
+
+
+def _is_ours(connection: sqlite3.Connection) -> bool:
+    """Return false for a file without tables yet.
+
+    Raises:
+        ForeignFileError: There are tables, and they are not ours.
+    """
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if tables and (application, version) != (APPLICATION_ID, SCHEMA_VERSION):
+        raise ForeignFileError
+    return bool(tables)
+
+
+def _make(connection: sqlite3.Connection) -> None:
+    """Make the tables; several processes may do so at once, and SQLite does not wait to switch to WAL."""
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while not _try_to_make(connection, is_last=time.monotonic() > deadline):
+        time.sleep(_RETRY_SECONDS)
+
+
+def _try_to_make(connection: sqlite3.Connection, *, is_last: bool) -> bool:
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.executescript(
+            f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
+            f" PRAGMA user_version = {SCHEMA_VERSION}; COMMIT"
+        )
+    except sqlite3.OperationalError as error:
+        if is_last or not _is_locked(error):
+            raise
+        return False
+    return True
+
+
+def _is_locked(error: sqlite3.OperationalError) -> bool:
+    return "locked" in str(error)  # CPython 3.10 gives no code
