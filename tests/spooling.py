@@ -1,0 +1,115 @@
+"""What the spool's tests share: clients with short leases, here and in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from otel_analytics import AnalyticsClient, LedgerSnapshot
+from otel_analytics.delivery.backoff import RetryPolicy
+from otel_analytics.delivery.delivery import Delivery
+from otel_analytics.delivery.sender import Surroundings
+
+LEASE = 0.6
+_QUICK = RetryPolicy(initial=0.01, ceiling=0.05, retry_after_ceiling=0.3)
+_OPTIONS = {
+    "app_name": "shop",
+    "timeout_millis": 250,
+    "flush_interval_millis": 20,
+    "shutdown_timeout_millis": 300,
+}
+_WAIT_SECONDS = 15.0
+
+
+def spooled(
+    url: str,
+    path: Path | None,
+    *,
+    lease: float = LEASE,
+    policy: RetryPolicy = _QUICK,
+    clock: Callable[[], float] = time.monotonic,
+    wall_clock: Callable[[], float] = time.time,
+    **options: Any,
+) -> AnalyticsClient:
+    """Return a client whose events wait in a file; without a path in memory."""
+    client = AnalyticsClient(url, spool_path=path and str(path), **{**_OPTIONS, **options})
+    around = Surroundings(lease=lease, policy=policy, clock=clock, wall_clock=wall_clock)
+    client._deliveries[os.getpid()] = Delivery(client.config, around)
+    return client
+
+
+def again_in_this_process(client: AnalyticsClient, like: AnalyticsClient | None = None) -> None:
+    """Give a client a delivery of this process, quick as its parent's."""
+    around = (like or client)._deliveries[os.getppid()]._sender._around
+    client._deliveries[os.getpid()] = Delivery(client.config, replace(around))
+
+
+def balanced(stats: LedgerSnapshot) -> LedgerSnapshot:
+    """Return the books, after a look that they balance."""
+    assert stats.accepted == stats.delivered + sum(stats.dropped.values()) + stats.pending
+    assert min(stats.accepted, stats.delivered, stats.pending) >= 0
+    return stats
+
+
+def rows_of(path: Path, query: str = "SELECT count(*) FROM events") -> Any:
+    """Return what a query finds in the file: its rows, or the one value where it is one."""
+    with closing(sqlite3.connect(path)) as connection:
+        found = connection.execute(query).fetchall()
+    return found[0][0] if len(found) == 1 and len(found[0]) == 1 else found
+
+
+PRELUDE = """
+import os, signal, sys, threading, time
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from spooling import again_in_this_process, spooled
+
+url, path = sys.argv[1], Path(sys.argv[2]) if sys.argv[2] else None
+
+def track(client, name, count):
+    for number in range(count):
+        client.track_api_call(f"/{{name}}/{{number}}", "GET", 200)
+
+def say(*words):
+    print(*words, flush=True)
+
+"""
+
+
+@contextmanager
+def process(program: str, url: str, path: Path | None, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a program for the length of a block; ``url``, ``path``, ``track``, ``say`` and ``spooled`` are there."""
+    prelude = PRELUDE.format(tests=str(Path(__file__).parent))
+    command = [sys.executable, "-c", prelude + program, url, str(path or ""), *arguments]
+    running = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with running:
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+def line_of(running: subprocess.Popen[str]) -> str:
+    """Return the next line a process says; the test's own timeout bounds the wait."""
+    assert running.stdout is not None
+    return running.stdout.readline().strip()
+
+
+def run(program: str, url: str, path: Path | None, *arguments: str) -> tuple[int, str]:
+    """Run a program to its end; return its exit code and output."""
+    with process(program, url, path, *arguments) as running:
+        output, _ = running.communicate(timeout=_WAIT_SECONDS)
+        return running.returncode, output
+
+
+def ids(name: str, count: int) -> set[str]:
+    """Return the content ids of calls that a program's ``track`` tracked."""
+    return {f"GET:/{name}/{number}" for number in range(count)}
