@@ -136,6 +136,15 @@ class Transport:
         return bounded
 
 
+def _import_everything() -> None:
+    """Have httpx and the codec of host names import now what they would import at the first request.
+
+    That would be on a sending thread, and a fork while a thread imports leaves the child a half-made module.
+    """
+    httpx.HTTPTransport(verify=_trusting_nobody()).close()
+    "localhost".encode("idna")
+
+
 def _chunks(body: bytes) -> Iterator[bytes]:
     for start in range(0, len(body), _CHUNK):
         yield body[start : start + _CHUNK]
@@ -164,3 +173,6 @@ def _proxy_for(url: httpx.URL) -> str | None:
         return None
     proxy = proxies.get(url.scheme) or proxies.get("all")
     return proxy if proxy is None or "://" in proxy else f"http://{proxy}"
+
+
+_import_everything()
