@@ -86,7 +86,7 @@ def say(*words):
 
 @contextmanager
 def process(program: str, url: str, path: Path | None, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Run a program for the length of a block; ``url``, ``path``, ``track``, ``say`` and ``spooled`` are there."""
+    """Run a program for a block; it has ``url``, ``path``, ``track``, ``say`` and ``spooled``."""
     prelude = PRELUDE.format(tests=str(Path(__file__).parent))
     command = [sys.executable, "-c", prelude + program, url, str(path or ""), *arguments]
     running = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from pathlib import Path
@@ -90,7 +89,10 @@ def test_a_shutdown_with_the_collector_down_leaves_all_to_the_next_at_once(path:
             assert balanced(following.stats()).delivered == 50
 
 
-@pytest.mark.parametrize("end", ["os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)", "sys.exit(3)", "1 / 0"])
+ENDS = ["os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)", "sys.exit(3)", "1 / 0"]
+
+
+@pytest.mark.parametrize("end", ENDS)
 def test_events_survive_however_the_process_ends(path: Path, end: str) -> None:
     with FaultyCollector() as collector:
         collector.stop_listening()
@@ -113,8 +115,8 @@ say(client.flush(10_000))
         running = [worker.__enter__() for worker in workers]
         for worker in running:
             assert worker.wait(15) == 0
-        for worker in workers:
-            worker.__exit__(None, None, None)
+        for started in workers:
+            started.__exit__(None, None, None)
         one_each(collector, set().union(*(ids(f"w{number}", 200) for number in range(4))))
         with spooled(collector.url, path) as client:
             stats = balanced(client.stats())

@@ -108,7 +108,7 @@ class Spool:
         self._ledger = Ledger()  # of volatile events
         self._refused: Counter[DropReason] = Counter()
         self._fates = Fates()
-        self._claimed: set[int] = set()  # rows in memory that others put: their sequence tells no mark's order
+        self._claimed: set[int] = set()  # rows in memory that others put, which no sequence orders
         self._volatile_through = 0  # the sequence up to which no row is worth anything: its file is gone
         self._tickets: deque[_Ticket] = deque()
         self._backlog = set(Kind)  # kinds of which the file may have rows that are anybody's
