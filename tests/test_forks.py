@@ -138,10 +138,11 @@ def run(program: str, variables: Mapping[str, str]) -> str:
 
 
 IN_C = """
-# As uWSGI forks: in C, so that no os.register_at_fork function runs, and before it serves.
+# As uWSGI forks: in C, so that no os.register_at_fork function runs, and before it serves. By PyDLL, since
+# CDLL lets go of the GIL meanwhile: another thread could have it in that moment, and nobody in the child.
 track("parent")
 assert client.flush()
-pid = ctypes.CDLL(None).fork()
+pid = ctypes.PyDLL(None).fork()
 if pid == 0:
     track("child")
     deadline = time.monotonic() + 10
