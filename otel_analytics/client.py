@@ -21,6 +21,7 @@ from otel_analytics.config import Config
 from otel_analytics.delivery.delivery import Delivery, check_spool
 from otel_analytics.delivery.ledger import DropReason, LedgerSnapshot
 from otel_analytics.delivery.report import logger
+from otel_analytics.delivery.transport import prepare_tls
 from otel_analytics.errors import EventError
 from otel_analytics.events import (
     BUILT_IN_BUSINESS_EVENTS,
@@ -63,6 +64,7 @@ class AnalyticsClient:
         self.config = config or Config.resolve(endpoint=endpoint, **options)
         if self.config.spool_path is not None:
             check_spool(self.config.spool_path)
+        prepare_tls(self.config.endpoint)
         self._app = self.config.app_name or _service_name()
         self._business_events = {**BUILT_IN_BUSINESS_EVENTS, **self.config.business_events}
         self._deliveries: dict[int, Delivery] = {}

@@ -138,10 +138,12 @@ def run(program: str, variables: Mapping[str, str]) -> str:
 
 
 IN_C = """
-# As uWSGI forks: in C, so that no os.register_at_fork function runs, and before it serves. By PyDLL, since
-# CDLL lets go of the GIL meanwhile: another thread could have it in that moment, and nobody in the child.
+# As a server written in C forks: no os.register_at_fork function runs. CPython survives that only while no
+# thread holds or awaits the GIL, whose condition variable counts waiters that the child does not have: hence
+# PyDLL, which keeps the GIL, and a moment for the threads to come to rest.
 track("parent")
 assert client.flush()
+time.sleep(0.5)
 pid = ctypes.PyDLL(None).fork()
 if pid == 0:
     track("child")

@@ -11,6 +11,7 @@ import ssl
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -21,6 +22,8 @@ from otel_analytics.delivery.wire import PATHS, Answer, NoAnswer, Request
 _MAX_ANSWER_BYTES = 1_000_000  # an acknowledgement that lists every event of a batch is far below that
 _KEEP_ALIVE_SECONDS = 30.0
 _CHUNK = 262_144
+# For plain HTTP, where none is used: httpx would load all certificates for it. Made here: see `prepare_tls`.
+_TRUSTING_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 _UNREACHED = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
@@ -83,7 +86,7 @@ class Transport:
         """Return the connection; made here, so that bad certificates or proxies are a failed request."""
         if self._connection is None:
             self._connection = httpx.HTTPTransport(
-                verify=_tls_context() if self._endpoint.scheme == "https" else _trusting_nobody(),
+                verify=_context_for(self._endpoint),
                 limits=httpx.Limits(
                     max_connections=1, max_keepalive_connections=1, keepalive_expiry=_KEEP_ALIVE_SECONDS
                 ),
@@ -141,7 +144,7 @@ def _import_everything() -> None:
 
     That would be on a sending thread, and a fork while a thread imports leaves the child a half-made module.
     """
-    httpx.HTTPTransport(verify=_trusting_nobody()).close()
+    httpx.HTTPTransport(verify=_TRUSTING_NOBODY).close()
     "localhost".encode("idna")
 
 
@@ -155,15 +158,24 @@ def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def prepare_tls(endpoint: str) -> None:
+    """Load the certificates that an endpoint needs now, on the thread that configures.
+
+    On a sending thread a fork could meet it: OpenSSL's locks, held in that moment, stay held in the child.
+    What is wrong with the certificates is said by the first request.
+    """
+    with suppress(OSError, ValueError):
+        _context_for(httpx.URL(endpoint))
+
+
+def _context_for(endpoint: httpx.URL) -> ssl.SSLContext:
+    return _tls_context() if endpoint.scheme == "https" else _TRUSTING_NOBODY
+
+
 @lru_cache(maxsize=1)
 def _tls_context() -> ssl.SSLContext:
     """Load the certificates once: it takes tens of milliseconds, and honours SSL_CERT_FILE."""
     return httpx.create_ssl_context()
-
-
-def _trusting_nobody() -> ssl.SSLContext:
-    """Return a context for plain HTTP, where none is used: httpx would load all certificates for it."""
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def _proxy_for(url: httpx.URL) -> str | None:
