@@ -322,7 +322,9 @@ class AnalyticsClient:
             self._delivery().exit()
 
     def _forget_parent(self) -> None:
-        self._deliveries = {}
+        inherited, self._deliveries = self._deliveries, {}
+        for delivery in inherited.values():
+            delivery.forget()
 
 
 def live_clients() -> list[AnalyticsClient]:

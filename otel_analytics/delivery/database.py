@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -56,15 +57,34 @@ def open_database(path: Path) -> sqlite3.Connection:
     # that is there must not be opened beside SQLite: closing it cancels all locks this process has on it.
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    return _connected(path, _make)
+
+
+def open_existing(path: Path) -> sqlite3.Connection:
+    """Open a file that is a spool already.
+
+    Raises:
+        sqlite3.Error: It is none.
+        OSError: There is no such file.
+    """
+    path.stat()  # SQLite would make it
+    return _connected(path, _refuse_empty)
+
+
+def _connected(path: Path, on_empty: Callable[[sqlite3.Connection], None]) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         if not _is_ours(connection):
-            _make(connection)
+            on_empty(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _refuse_empty(_: sqlite3.Connection) -> None:
+    raise ForeignFileError
 
 
 def check_writable(path: Path) -> None:

@@ -122,6 +122,11 @@ class Delivery:
         self._outbox.close()
         return delivered
 
+    def forget(self) -> None:
+        """Let go in a forked child of what is the parent's: sockets, and what `on_drop` has yet to hear."""
+        self._sender.forget()
+        self._notices.forget()
+
     def exit(self) -> bool:
         """Send what is left before the process ends; one deadline holds for all calls of the exit."""
         if self._exit_deadline is None:

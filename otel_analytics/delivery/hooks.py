@@ -108,6 +108,10 @@ class DropNotices:
         with self._changed:
             self._changed.wait_for(lambda: not self._waiting and not self._calls, max(seconds, 0.0))
 
+    def forget(self) -> None:
+        """In a forked child: what was told is the parent's to hear."""
+        self._waiting.clear()
+
     def _start(self) -> bool:
         """Start the thread; false where the interpreter starts none any more."""
         with self._changed:

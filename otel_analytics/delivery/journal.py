@@ -21,6 +21,7 @@ from otel_analytics.delivery.rows import Fates, Row, make_room, size_of
 from otel_analytics.events import EncodedEvent, Kind
 
 _LOT = 500  # rows at a time; SQLite before 3.32 takes 999 variables
+_FEW = 8  # rows, where one or two will mostly do
 _MOST_EXPIRED = 10_000
 
 
@@ -137,6 +138,14 @@ class Journal:
                     lot = self._oldest_expired(kind, before)
         return expired
 
+    def purge(self, kind: Kind, before: float, limit: int) -> int:
+        """Drop up to ``limit`` rows of a kind that are anybody's and older than a moment; return how many."""
+        old = "SELECT id FROM events WHERE owner IS NULL AND kind = ? AND accepted_at < ? ORDER BY id LIMIT ?"
+        with self._transaction():
+            rows = [row for (row,) in self._connection.execute(old, (kind.value, before, limit))]
+            self._drop(rows, DropReason.PURGED)
+        return len(rows)
+
     def aged(self, rows: Collection[int], before: float) -> set[int]:
         """Return which of some rows were accepted before a moment (seconds since the epoch)."""
         aged: set[int] = set()
@@ -232,10 +241,10 @@ class Journal:
         )
 
     def _each_unowned(self, kind: Kind) -> Iterator[Row]:
-        after = 0
-        while rows := self._unowned(kind, _LOT, after):
+        after, limit = 0, _FEW
+        while rows := self._unowned(kind, limit, after):
             yield from rows
-            after = rows[-1].id
+            after, limit = rows[-1].id, _LOT
 
     def _unowned(self, kind: Kind, limit: int, after: int = 0) -> list[Row]:
         oldest = "SELECT id, event_id, body FROM events WHERE owner IS NULL AND kind = ? AND id > ?"

@@ -29,7 +29,7 @@ class Lanes:
         self._linger = linger
         self._lanes = {kind: _Lane(kind) for kind in Kind}
         self._order = list(Kind)
-        self._fresh = tuple(lane.fresh for lane in self._lanes.values())
+        self._fresh = tuple((kind, lane.fresh) for kind, lane in self._lanes.items())  # looked at by each put
         self.newest = 0
 
     def room(self, kind: Kind) -> int:
@@ -90,9 +90,9 @@ class Lanes:
         for lane in self._lanes.values():
             yield from lane.entries()
 
-    def longest(self) -> int:
-        """Return how many fresh events the longer lane has."""
-        return max(map(len, self._fresh))
+    def longest(self, kinds: Collection[Kind]) -> int:
+        """Return how many fresh events the longest lane of these kinds has."""
+        return max([len(fresh) for kind, fresh in self._fresh if kind in kinds])
 
     def oldest(self) -> float:
         """Return the sequence of the oldest event not settled; infinity where there is none."""
@@ -158,7 +158,9 @@ class _Lane:
         if gone:
             parcels = [p.with_entries(tuple(e for e in p.entries if e.row not in rows)) for p in self.parked]
             self.parked = [parcel for parcel in parcels if parcel.entries]
-            self.fresh = deque(entry for entry in self.fresh if entry.row not in rows)
+            kept = [entry for entry in self.fresh if entry.row not in rows]
+            self.fresh.clear()
+            self.fresh.extend(kept)
             self.fresh_bytes = sum(len(entry.event.body) for entry in self.fresh)
             self.count -= len(gone)
         return gone

@@ -50,8 +50,8 @@ class Outbox(Protocol):
     def has_room(self, count: int) -> bool:
         """Return whether so many more events would displace none, whatever their kind."""
 
-    def longest_lane(self) -> int:
-        """Return how many events of a kind wait for their first request, of that which has more."""
+    def longest_lane(self, kinds: Collection[Kind]) -> int:
+        """Return how many events wait for their first request, of that one of these kinds which has most."""
 
     def newest(self) -> int:
         """Return the sequence of the event accepted last."""
@@ -145,9 +145,9 @@ class MemoryOutbox:
         """Return whether so many more events would displace none."""
         return min(map(self._lanes.room, Kind)) >= count
 
-    def longest_lane(self) -> int:
-        """Return how many fresh events the longer lane has."""
-        return self._lanes.longest()
+    def longest_lane(self, kinds: Collection[Kind]) -> int:
+        """Return how many fresh events the longest lane of these kinds has."""
+        return self._lanes.longest(kinds)
 
     def newest(self) -> int:
         """Return the sequence of the event accepted last."""

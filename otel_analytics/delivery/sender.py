@@ -12,7 +12,7 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, detach, set_value
@@ -35,6 +35,7 @@ from otel_analytics.delivery.wire import (
     build_request,
     interpret,
 )
+from otel_analytics.events import Kind
 
 _LOOK_SECONDS = 0.25  # other processes settle what is in a shared spool, and nobody tells this one
 _NOTHING_SENT = Outcome(Verdict.ACCEPTED)
@@ -110,13 +111,15 @@ class Sender:
         self._threads = 0
         self._idle = 0
         self._wake_at = 1.0
+        self._transports: list[Transport] = []
+        self._awaited: Collection[Kind] = tuple(Kind)  # those whose events end a wait
         self._ripe_through = 0
-        self._stopped = False
+        self._stopped = self._is_forgotten = False
         self.last_problem = ""
 
     def wake(self) -> None:
         """Say that an event was put into the outbox; cheap where nobody needs to know."""
-        if self._outbox.longest_lane() >= self._wake_at:
+        if self._outbox.longest_lane(self._awaited) >= self._wake_at:
             with self._changed:
                 self._changed.notify()
         if not self._threads:
@@ -163,6 +166,12 @@ class Sender:
             self._changed.notify_all()
             self._settled.notify_all()
 
+    def forget(self) -> None:
+        """Stop in a forked child, where gevent's threads, being greenlets, live on."""
+        self._stopped = self._is_forgotten = True
+        for transport in self._transports:
+            transport.forget()
+
     def _drain(self, deadline: float) -> bool:
         mark = self._outbox.mark()
 
@@ -206,19 +215,27 @@ class Sender:
         try:
             self._work(lambda: self._stopped, math.inf)
         finally:
+            self._rest_if_forgotten()
             with self._changed:
                 self._threads -= 1
                 self._settled.notify_all()
+
+    def _rest_if_forgotten(self) -> None:
+        """Keep a greenlet that a fork has copied from ending: `threading` forgot it and would complain."""
+        if self._is_forgotten:
+            threading.Event().wait()
 
     def _work(self, done: Callable[[], bool], deadline: float) -> None:
         """Send until ``done``; our own requests must leave no spans, on whatever thread this is."""
         token = attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))  # noqa: FBT003 - the key's value
         transport = self._connect()
+        self._transports.append(transport)
         try:
             while (parcel := self._next(done, deadline)) is not None:
                 self._deliver(parcel, transport, min(self._timeout, deadline - self._around.clock()))
         finally:
             detach(token)
+            self._transports.remove(transport)
             transport.close()
 
     def _next(self, done: Callable[[], bool], deadline: float) -> Parcel | None:
@@ -258,6 +275,7 @@ class Sender:
         kinds, opens_at = self._pace.open_kinds(now), self._pace.opens_at(now)
         if not kinds:
             return opens_at
+        self._awaited = kinds
         self._wake_at = 1
         parcel = self._outbox.take(plan, now, self._ripe_through, kinds)
         if parcel is not None:
@@ -278,6 +296,7 @@ class Sender:
         except Exception as error:  # noqa: BLE001 - a fault of ours neither ends the thread nor loses events
             logger.exception("sending failed unexpectedly")
             outcome = Outcome(Verdict.FAILED, type(error).__name__)
+        self._rest_if_forgotten()
         settlement = self._conclude(parcel, approved, refused, outcome, sent_at)
         self._report(parcel, outcome, settlement.dropped)
 

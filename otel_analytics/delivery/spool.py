@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from otel_analytics.delivery.holdings import Holdings
 from otel_analytics.delivery.hooks import DropNotices
 from otel_analytics.delivery.journal import Journal
 from otel_analytics.delivery.lanes import NEVER, Lanes
-from otel_analytics.delivery.ledger import DropReason, Ledger, LedgerSnapshot
+from otel_analytics.delivery.ledger import DropReason, LedgerSnapshot
 from otel_analytics.delivery.negotiation import Plan
 from otel_analytics.delivery.parcel import Entry, Parcel
 from otel_analytics.delivery.report import Reporter
-from otel_analytics.delivery.rows import Fates, Row
+from otel_analytics.delivery.rows import Row
 from otel_analytics.delivery.settlement import Settlement
 from otel_analytics.delivery.spool_file import SpoolFile
 from otel_analytics.events import EncodedEvent, Kind
@@ -105,11 +106,7 @@ class Spool:
         self._keep_free = max_queue_size // 2  # for new events, however large the backlog is
         self._lot = max(1, min(_LOT, self._keep_free // 4))
         self._lanes = Lanes(capacity=max_queue_size, linger=linger)
-        self._ledger = Ledger()  # of volatile events
-        self._refused: Counter[DropReason] = Counter()
-        self._fates = Fates()
-        self._claimed: set[int] = set()  # rows in memory that others put, which no sequence orders
-        self._volatile_through = 0  # the sequence up to which no row is worth anything: its file is gone
+        self._holdings = Holdings()
         self._tickets: deque[_Ticket] = deque()
         self._backlog = set(Kind)  # kinds of which the file may have rows that are anybody's
         self._tend_at = -NEVER
@@ -143,7 +140,7 @@ class Spool:
     def refuse(self, reason: DropReason, count: int) -> None:
         """Count events that cannot be kept; the file hears of them when it is used for something else."""
         with self._lock:
-            self._refused[reason] += count
+            self._holdings.refuse(reason, count)
 
     def take(self, plan: Plan, now: float, ripe_through: int, kinds: Collection[Kind]) -> Parcel | None:
         """Lease what may be sent now, from memory; memory takes from the file what there is room for."""
@@ -157,9 +154,10 @@ class Spool:
         """Return when something of these kinds may be taken."""
         with self._lock:
             ready_at = self._lanes.ready_at(plan, kinds)
-            if self._is_closing or not (self._fates or any(map(self._wanted, self._backlog & set(kinds)))):
-                return ready_at
-            return min(ready_at, self._file.rests_until)
+            wants_file = self._holdings.has_fates or any(map(self._wanted, self._backlog & set(kinds)))
+            if wants_file and not self._is_closing:
+                return min(ready_at, self._file.rests_until)
+            return ready_at
 
     def settle(self, parcel: Parcel, settlement: Settlement) -> bool:
         """End a lease: delete the rows of what was delivered or dropped."""
@@ -167,9 +165,9 @@ class Spool:
             is_held = self._lanes.end_lease(parcel, settlement.again)
             # Even of a revoked lease, rows go: they are anybody's by now, and need not be sent again.
             for entry in settlement.delivered_of(parcel):
-                self._deliver(entry, is_held=is_held)
+                self._holdings.deliver(entry, is_held=is_held)
             for entry, reason in settlement.dropped:
-                self._drop(entry, reason, is_held=is_held)
+                self._holdings.drop(entry, reason, is_held=is_held)
             self._settle_rows()
         return is_held
 
@@ -184,8 +182,7 @@ class Spool:
         """Leave rows for others; what only memory has is lost."""
         with self._lock:
             entries = self._lanes.clear()
-            lost = self._free(entries)
-            self._ledger.drop(reason, len(lost))
+            lost = self._holdings.free(entries, reason)
             left = len(entries) - len(lost)
             if left:
                 self._reporter.tell("spooled", left, _LEFT, logging.INFO)
@@ -209,9 +206,9 @@ class Spool:
         """Return true: what memory cannot hold goes to the file."""
         return True
 
-    def longest_lane(self) -> int:
-        """Return how many fresh events the longer lane has."""
-        return self._lanes.longest()
+    def longest_lane(self, kinds: Collection[Kind]) -> int:
+        """Return how many fresh events the longest lane of these kinds has."""
+        return self._lanes.longest(kinds)
 
     def newest(self) -> int:
         """Return the sequence of the event that came last into memory."""
@@ -230,24 +227,20 @@ class Spool:
         """Return whether nothing up to a mark waits or travels, but for what other processes hold."""
         with self._lock:
             self._settle_rows()
-            if self._fates.freed or self._lanes.oldest() <= mark.sequence:
+            if self._holdings.has_freed or self._lanes.oldest() <= mark.sequence:
                 return False
             found: list[bool] = []
             if self._file.read(lambda journal: found.append(journal.has_unowned(mark.row))):
-                return not found[0] and min(self._claimed, default=NEVER) > mark.row
-            return not self._backlog
+                return not found[0] and self._holdings.oldest_claimed() > mark.row
+            return self._file.is_inherited or not self._backlog
 
     def snapshot(self) -> LedgerSnapshot:
         """Return the file's ledger, of all processes that share it, with what only this one's memory has."""
         with self._lock:
             self._settle_rows()
             found: list[LedgerSnapshot] = []
-            if not self._file.read(lambda journal: found.append(journal.snapshot())):
-                held = sum(self._row(entry) is not None for entry in self._lanes.entries())
-                found.append(LedgerSnapshot(held, pending=held))  # what this process knows of the file
-            books = self._ledger.snapshot(sum(self._row(entry) is None for entry in self._lanes.entries()))
-            refused = {reason.value: count for reason, count in self._refused.items()}
-        return found[0] + books + LedgerSnapshot(sum(refused.values()), dropped=refused)
+            self._file.read(lambda journal: found.append(journal.snapshot()))
+            return self._holdings.snapshot(list(self._lanes.entries()), found[0] if found else None)
 
     def close(self) -> None:
         """Close the file."""
@@ -298,51 +291,17 @@ class Spool:
     def _keep_volatile(self, events: Sequence[EncodedEvent]) -> list[Entry]:
         """Accept events in memory; return which of them, or of older volatile ones, are lost by that."""
         now = self._clock()
-        self._ledger.accept(len(events))
+        self._holdings.ledger.accept(len(events))
         added = (self._lanes.append(event, now) for event in events)
         displaced = [entry for entry in added if entry is not None]
-        lost = self._free(displaced)
-        self._ledger.drop(DropReason.QUEUE_FULL, len(lost))
-        return lost
-
-    def _row(self, entry: Entry) -> int | None:
-        """Return an entry's row; `None`: it came while the file failed, or the file has gone since."""
-        return entry.row if entry.sequence > self._volatile_through else None
-
-    def _deliver(self, entry: Entry, *, is_held: bool) -> None:
-        row = self._row(entry)
-        if row is not None:
-            self._fates.delivered.append(row)
-        elif is_held:
-            self._ledger.deliver(1)
-
-    def _drop(self, entry: Entry, reason: DropReason, *, is_held: bool) -> None:
-        row = self._row(entry)
-        if row is not None:
-            self._fates.drop(row, reason)
-        elif is_held:
-            self._ledger.drop(reason)
-
-    def _free(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Let go of the rows of entries that leave memory; return the volatile ones, which have none."""
-        self._fates.freed += [row for entry in entries if (row := self._row(entry)) is not None]
-        return [entry for entry in entries if self._row(entry) is None]
+        return self._holdings.free(displaced, DropReason.QUEUE_FULL)
 
     def _lose_rows(self) -> None:
-        self._ledger.accept(sum(self._row(entry) is not None for entry in self._lanes.entries()))
-        self._volatile_through = self._lanes.newest
-        self._fates = Fates()
-        self._claimed.clear()
+        self._holdings.lose_rows(self._lanes.entries(), through=self._lanes.newest)
 
     def _settle_rows(self) -> None:
-        """Tell the file; what it does not take now is tried again, and at worst sent again by its id."""
-        if self._refused and self._file.use(lambda journal: journal.refuse(self._refused)):
-            self._refused.clear()
-        # Opening the file may show that it has been replaced: its fates are looked up after that.
-        if self._fates and self._file.use(lambda journal: journal.settle(self._fates)):
-            self._backlog |= set(Kind) if self._fates.freed else set()
-            self._claimed.difference_update(self._fates.rows())
-            self._fates = Fates()
+        if self._holdings.tell(self._file.use):
+            self._backlog = set(Kind)
 
     def _wanted(self, kind: Kind) -> int:
         """Return how many rows of a kind memory should take from the file now."""
@@ -355,16 +314,16 @@ class Spool:
         if wanted and self._file.use(lambda journal: rows.extend(journal.claim(kind, wanted))):
             for row in rows:
                 self._lanes.append(row.event, -NEVER, row.id)  # it has lingered long enough
-                self._claimed.add(row.id)
+                self._holdings.claim(row.id)
             if len(rows) < wanted:
                 self._backlog.discard(kind)
 
     def _expire(self, journal: Journal) -> None:
         before = self._wall_clock() - self._limits.max_age
         expired = [row.event for row in journal.expire(before)]
-        mine = {row for entry in self._lanes.entries() if (row := self._row(entry)) is not None}
+        mine = {row for entry in self._lanes.entries() if (row := self._holdings.row(entry)) is not None}
         for entry in self._lanes.discard(journal.aged(mine, before)):
-            self._drop(entry, DropReason.EXPIRED, is_held=True)
+            self._holdings.drop(entry, DropReason.EXPIRED, is_held=True)
             expired.append(entry.event)
         self._settle_rows()
         self._tell_lost(DropReason.EXPIRED, expired)

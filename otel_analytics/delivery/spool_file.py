@@ -47,6 +47,7 @@ class SpoolFile:
         self.pid = os.getpid()
         self.lock = threading.RLock()
         self.rests_until = float("-inf")
+        self.is_inherited = False  # open in the parent when it forked without hooks: not to be touched here
         self._open_journal = open_journal
         self._on_replaced = on_replaced
         self._clock = clock
@@ -124,6 +125,7 @@ class SpoolFile:
     def _refuse_inherited(self) -> None:
         for other in _live():
             if other.is_open and other.pid != self.pid and other.path == self.path:
+                self.is_inherited = True
                 raise InheritedFileError
 
     def _begin_anew(self, error: Exception) -> bool:

@@ -7,6 +7,7 @@ Failures are values.
 
 from __future__ import annotations
 
+import os
 import ssl
 import time
 import urllib.request
@@ -50,8 +51,10 @@ class Transport:
         self._clock = clock
         self._endpoint = httpx.URL(endpoint)
         self._connection: httpx.HTTPTransport | None = None
+        self._stream: Any = None
         self._deadline = 0.0
         self._is_fresh = True
+        self._is_forgotten = False
 
     def send(self, request: Request, timeout: float) -> Answer | NoAnswer:
         """Send a request and wait for the answer, connecting included, at most ``timeout`` seconds."""
@@ -68,8 +71,19 @@ class Transport:
         if self._connection is not None:
             self._connection.close()
 
+    def forget(self) -> None:
+        """Let go of the socket in a forked child: it is the parent's, which keeps it."""
+        self._is_forgotten = True
+        descriptor = -1 if self._stream is None else self._stream.get_extra_info("socket").fileno()
+        if descriptor >= 0:
+            # Not closed: gevent would take it off the event loop, which right after a fork is the parent's.
+            nothing = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nothing, descriptor, inheritable=False)
+            os.close(nothing)
+
     def _attempt(self, request: Request) -> Answer | NoAnswer:
         try:
+            self._refuse_forgotten()
             response = self._connected().handle_request(self._outgoing(request))
             try:
                 headers = {name.lower(): value for name, value in response.headers.items()}
@@ -122,7 +136,8 @@ class Transport:
     def _on_trace(self, event: str, info: dict[str, Any]) -> None:
         if event in {"connection.connect_tcp.complete", "connection.start_tls.complete"}:
             self._is_fresh = True
-            self._bound(info["return_value"])
+            self._stream = info["return_value"]
+            self._bound(self._stream)
 
     def _bound(self, stream: Any) -> None:
         """Hold every read and write of a connection to the deadline of the whole request.
@@ -134,9 +149,14 @@ class Transport:
 
     def _within_deadline(self, operation: Callable[..., Any]) -> Callable[..., Any]:
         def bounded(argument: Any, timeout: float | None = None) -> Any:  # noqa: ARG001 - httpcore's signature
+            self._refuse_forgotten()
             return operation(argument, timeout=max(self._remaining(), 0.001))
 
         return bounded
+
+    def _refuse_forgotten(self) -> None:
+        if self._is_forgotten:
+            raise ConnectionAbortedError("this process has been forked")
 
 
 def _import_everything() -> None:

@@ -1,0 +1,116 @@
+"""Which events in memory are rows of the spool's file, and what the file has yet to hear of them.
+
+An event is volatile where only memory has it: it came while the file failed, or its file has gone since.
+Volatile events are counted here; the others by the file. Whoever owns this holds the lock.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+from otel_analytics.delivery.journal import Journal
+from otel_analytics.delivery.lanes import NEVER
+from otel_analytics.delivery.ledger import DropReason, Ledger, LedgerSnapshot
+from otel_analytics.delivery.parcel import Entry
+from otel_analytics.delivery.rows import Fates
+
+
+class Holdings:
+    """The books of one process's memory, beside those of the file."""
+
+    def __init__(self) -> None:
+        self.ledger = Ledger()
+        self._refused: Counter[DropReason] = Counter()
+        self._fates = Fates()
+        self._claimed: set[int] = set()
+        self._volatile_through = 0  # the sequence up to which no row is worth anything
+
+    @property
+    def has_fates(self) -> bool:
+        """Whether the file has yet to hear of something."""
+        return bool(self._fates)
+
+    @property
+    def has_freed(self) -> bool:
+        """Whether there are rows let go of, of which the file has yet to hear."""
+        return bool(self._fates.freed)
+
+    def row(self, entry: Entry) -> int | None:
+        """Return an entry's row; `None`: it is volatile."""
+        return entry.row if entry.sequence > self._volatile_through else None
+
+    def refuse(self, reason: DropReason, count: int) -> None:
+        """Count events that cannot be kept; the file hears of them with other news."""
+        self._refused[reason] += count
+
+    def deliver(self, entry: Entry, *, is_held: bool) -> None:
+        """Note that the collector has an event; ``is_held`` is false where it was abandoned before."""
+        row = self.row(entry)
+        if row is not None:
+            self._fates.delivered.append(row)
+        elif is_held:
+            self.ledger.deliver(1)
+
+    def drop(self, entry: Entry, reason: DropReason, *, is_held: bool) -> None:
+        """Note that an event is given up; ``is_held`` is false where it was abandoned before."""
+        row = self.row(entry)
+        if row is not None:
+            self._fates.drop(row, reason)
+        elif is_held:
+            self.ledger.drop(reason)
+
+    def free(self, entries: Sequence[Entry], reason: DropReason) -> list[Entry]:
+        """Let go of the rows of entries that leave memory; return the volatile ones, which are lost."""
+        self._fates.freed += [row for entry in entries if (row := self.row(entry)) is not None]
+        lost = [entry for entry in entries if self.row(entry) is None]
+        self.ledger.drop(reason, len(lost))
+        return lost
+
+    def claim(self, row: int) -> None:
+        """Note a row that another process put: no sequence of this one tells its age."""
+        self._claimed.add(row)
+
+    def oldest_claimed(self) -> float:
+        """Return the lowest row claimed and not settled; infinity where there is none."""
+        return min(self._claimed, default=NEVER)
+
+    def lose_rows(self, entries: Iterable[Entry], through: int) -> None:
+        """Take over what memory has of a file that is gone: all entries up to a sequence are volatile."""
+        self.ledger.accept(sum(self.row(entry) is not None for entry in entries))
+        self._volatile_through = through
+        self._fates = Fates()
+        self._claimed.clear()
+
+    def tell(self, use: Callable[[Callable[[Journal], object]], bool]) -> bool:
+        """Tell the file; what it does not take is told again, and at worst sent again by its id.
+
+        Args:
+            use: Does something with the file, and returns whether that went well.
+
+        Returns:
+            Whether rows were let go of by that.
+        """
+        if self._refused and use(lambda journal: journal.refuse(self._refused)):
+            self._refused.clear()
+        # Opening the file may show that it has been replaced: the fates are looked up after that.
+        if not self._fates or not use(lambda journal: journal.settle(self._fates)):
+            return False
+        told, self._fates = self._fates, Fates()
+        self._claimed.difference_update(told.rows())
+        return bool(told.freed)
+
+    def snapshot(self, entries: Sequence[Entry], of_file: LedgerSnapshot | None) -> LedgerSnapshot:
+        """Return all books.
+
+        Args:
+            entries: What is in memory.
+            of_file: The file's books; `None` where it cannot be read: its rows in memory are what is known.
+        """
+        rows = sum(self.row(entry) is not None for entry in entries)
+        refused = {reason.value: count for reason, count in self._refused.items()}
+        return (
+            (of_file or LedgerSnapshot(rows, pending=rows))
+            + self.ledger.snapshot(len(entries) - rows)
+            + LedgerSnapshot(sum(refused.values()), dropped=refused)
+        )
