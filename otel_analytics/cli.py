@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from otel_analytics._version import __version__
 from otel_analytics.config import env_name
@@ -30,7 +32,7 @@ _MODULES_OF_EXTRA: Mapping[str, tuple[str, ...]] = {
 
 class _Command(NamedTuple):
     help: str
-    extra: str
+    extra: str | None
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
 
@@ -46,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     command = _COMMANDS[options.command]
-    if not _installed(command.extra):
+    if command.extra is not None and not _installed(command.extra):
         extra = f"otel-analytics[{command.extra}]"
         return _fail(f"{options.command} needs an extra: pip install '{extra}'", _UNUSABLE)
     try:
@@ -100,9 +102,17 @@ def _count(text: str) -> int:
     return count
 
 
+def _positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise ValueError
+    return number
+
+
 # argparse puts these into its message: "invalid port value: '70000'".
 _port.__name__ = "port"
 _count.__name__ = "count"
+_positive.__name__ = "number"
 
 
 def _add_collector_arguments(parser: argparse.ArgumentParser) -> None:
@@ -152,6 +162,52 @@ def _run_demo(options: argparse.Namespace) -> int:
     return _DONE if run_demo(requests=options.requests, keep=options.keep) else _FAILED
 
 
+def _add_spool_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, text in _SPOOL_ACTIONS.items():
+        action = actions.add_parser(name, help=text, description=text)
+        action.add_argument("path", type=Path, metavar="PATH", help="the spool, as in spool_path")
+        for argument, settings in _SPOOL_ARGUMENTS[name].items():
+            action.add_argument(argument, **settings)
+
+
+def _run_spool(options: argparse.Namespace) -> int:
+    from otel_analytics.spool_command import run  # noqa: PLC0415 - not for all the other commands to wait for
+
+    return run(options, _say, lambda problem: print(f"otel-analytics: {problem}", file=sys.stderr))
+
+
+_SPOOL_ACTIONS: Mapping[str, str] = {
+    "status": "Say what a spool holds, and what became of the rest.",
+    "list": "List the events that a spool holds, oldest first.",
+    "replay": "Deliver what a spool holds now; exit code 1 where something is left.",
+    "purge": "Throw events away; they count as dropped for the reason `purged`.",
+}
+_KIND: Mapping[str, Any] = {"choices": ["view", "engagement"], "help": "of this kind only"}
+_SPOOL_ARGUMENTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "status": {"--json": {"action": "store_true", "help": "as one JSON object"}},
+    "list": {
+        "--limit": {"type": _count, "default": 100, "metavar": "N", "help": "at most so many (%(default)s)"},
+        "--kind": _KIND,
+        "--json": {"action": "store_true", "help": "a JSON object a line, with the body"},
+    },
+    "replay": {
+        "--endpoint": {"help": f"the collector's base URL; else ${env_name('endpoint')}"},
+        "--write-key": {"help": f"sent as X-Write-Key; else ${env_name('write_key')}"},
+        "--patience": {
+            "type": _positive,
+            "default": 30.0,
+            "metavar": "SECONDS",
+            "help": "give up after so long without a delivery (%(default)g)",
+        },
+    },
+    "purge": {
+        "--older-than": {"type": _positive, "metavar": "HOURS", "help": "accepted so long ago only"},
+        "--kind": _KIND,
+        "--yes": {"action": "store_true", "help": "do not ask"},
+    },
+}
+
 _COMMANDS: Mapping[str, _Command] = {
     "demo": _Command(
         "Send traffic through an instrumented shop and show what arrives.",
@@ -164,6 +220,12 @@ _COMMANDS: Mapping[str, _Command] = {
         "collector",
         _add_collector_arguments,
         _run_collector,
+    ),
+    "spool": _Command(
+        "Look into a spool file, deliver what it holds, or throw it away.",
+        None,
+        _add_spool_arguments,
+        _run_spool,
     ),
 }
 

@@ -1,0 +1,162 @@
+"""``otel-analytics spool``: the words around `spool_tool`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+
+from otel_analytics.client import AnalyticsClient
+from otel_analytics.errors import AnalyticsError, ConfigError
+from otel_analytics.events import Kind
+from otel_analytics.spool_tool import SpooledEvent, SpoolError, Status, events, purge, replay, status
+from otel_analytics.timestamps import rfc3339
+
+Say = Callable[[str], None]
+
+_DONE, _FAILED, _UNUSABLE = 0, 1, 2
+_HOUR = 3_600.0
+_UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+
+
+def run(options: argparse.Namespace, say: Say, complain: Say) -> int:
+    """Do what the command line says.
+
+    Args:
+        options: `action`, `path`, and those of the action.
+        say: Takes a line of the result.
+        complain: Takes the line that says what is wrong.
+
+    Returns:
+        The exit code: 0 done, 1 failed or something is left, 2 unusable.
+    """
+    try:
+        return _ACTIONS[options.action](options, say)
+    except ConfigError as error:
+        complain(str(error))
+        return _UNUSABLE
+    except AnalyticsError as error:
+        complain(str(error))
+        return _FAILED
+
+
+def _status(options: argparse.Namespace, say: Say) -> int:
+    now = status(options.path)
+    for line in [_as_json(now)] if options.json else _lines(now):
+        say(line)
+    return _DONE
+
+
+def _list(options: argparse.Namespace, say: Say) -> int:
+    for event in events(options.path, _kinds(options), options.limit):
+        say(_event_as_json(event) if options.json else _event_line(event))
+    return _DONE
+
+
+def _replay(options: argparse.Namespace, say: Say) -> int:
+    before = status(options.path)
+    client = AnalyticsClient(options.endpoint, write_key=options.write_key, spool_path=str(options.path))
+    say(f"replaying {before.ledger.pending:,} events to {client.config.endpoint}")
+    after = replay(options.path, client, options.patience, lambda now: say(_since(before, now)))
+    say(_since(before, after))
+    if after.held:
+        say(f"{after.held:,} of them are held by {after.processes:,} running process(es), which send them")
+    return _FAILED if after.ledger.pending else _DONE
+
+
+def _purge(options: argparse.Namespace, say: Say) -> int:
+    now = status(options.path)
+    kinds = _kinds(options)
+    which = f"events older than {options.older_than:g} h" if options.older_than else "events"
+    question = f"Throw {which} of {' and '.join(kinds)} away, of {now.ledger.pending:,} in {options.path}?"
+    if not (options.yes or _confirmed(question)):
+        raise SpoolError("nothing was thrown away; --yes does so without asking")
+    count = purge(options.path, kinds, time.time() - (options.older_than or 0) * _HOUR)
+    say(f"{count:,} events thrown away, {status(options.path).ledger.pending:,} left")
+    return _DONE
+
+
+_ACTIONS: Mapping[str, Callable[[argparse.Namespace, Say], int]] = {
+    "status": _status,
+    "list": _list,
+    "replay": _replay,
+    "purge": _purge,
+}
+
+
+def _kinds(options: argparse.Namespace) -> Sequence[Kind]:
+    return [Kind(options.kind)] if options.kind else list(Kind)
+
+
+def _confirmed(question: str) -> bool:
+    return sys.stdin.isatty() and input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
+
+
+def _lines(now: Status) -> list[str]:
+    ledger = now.ledger
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(ledger.dropped.items()))
+    free = ledger.pending - now.held
+    lines = [
+        f"accepted   {ledger.accepted:,}",
+        f"delivered  {ledger.delivered:,}",
+        f"dropped    {sum(ledger.dropped.values()):,}" + (f" ({reasons})" if reasons else ""),
+        f"pending    {ledger.pending:,}",
+    ]
+    for kind, waiting in now.waiting.items():
+        if waiting.oldest is not None:
+            age = _duration(time.time() - waiting.oldest)
+            lines.append(
+                f"  {waiting.count:,} of kind {kind.value}: {waiting.bytes:,} bytes, the oldest {age} old"
+            )
+    if ledger.pending:
+        lines.append(f"  {now.held:,} held by {now.processes:,} running process(es), {free:,} by nobody")
+    return lines
+
+
+def _as_json(now: Status) -> str:
+    kinds = {kind.value: asdict(waiting) for kind, waiting in now.waiting.items()}
+    ledger = {name: value for name, value in asdict(now.ledger).items() if name != "noted"}
+    return json.dumps({**ledger, "kinds": kinds, "held": now.held, "processes": now.processes})
+
+
+def _event_line(event: SpooledEvent) -> str:
+    what = event.body.get("contentId") or f"{event.body.get('metricType')} {event.body.get('targetId')}"
+    holder = "held" if event.is_held else "free"
+    return f"{_time(event)}  {event.kind.value:<10}  {holder}  {event.event_id}  {what}"
+
+
+def _event_as_json(event: SpooledEvent) -> str:
+    return json.dumps(
+        {
+            "kind": event.kind.value,
+            "eventId": event.event_id,
+            "acceptedAt": _time(event),
+            "held": event.is_held,
+            "body": event.body,
+        },
+        ensure_ascii=False,
+    )
+
+
+def _time(event: SpooledEvent) -> str:
+    return rfc3339(round(event.accepted_at * 1e9))
+
+
+def _since(before: Status, now: Status) -> str:
+    """Say what became of events between two moments."""
+    delivered = now.ledger.delivered - before.ledger.delivered
+    dropped = sum(now.ledger.dropped.values()) - sum(before.ledger.dropped.values())
+    return f"{delivered:,} delivered, {dropped:,} dropped, {now.ledger.pending:,} left"
+
+
+def _duration(seconds: float) -> str:
+    """Return the largest unit that fits, and the next: ``3 d 4 h``."""
+    left, parts = max(int(seconds), 0), list[str]()
+    for unit, size in _UNITS:
+        count, left = divmod(left, size)
+        if count or parts:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2]) or "0 s"
