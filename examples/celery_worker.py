@@ -24,7 +24,8 @@ from otel_analytics import AnalyticsSpanExporter
 folder = Path(os.environ.get("BROKER_FOLDER", tempfile.gettempdir())) / "celery-example"
 folder.mkdir(exist_ok=True)
 
-app = Celery("shop", broker="filesystem://")
+# The included module flushes before a worker process ends, e.g. after --max-tasks-per-child tasks.
+app = Celery("shop", broker="filesystem://", include=["otel_analytics.sdk.celery"])
 app.conf.broker_transport_options = {
     "data_folder_in": str(folder),
     "data_folder_out": str(folder),

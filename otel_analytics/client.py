@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -314,6 +315,7 @@ class AnalyticsClient:
         try:
             return self._deliveries[pid]
         except KeyError:
+            _at_end_of_child(self._at_exit)
             # `setdefault` is atomic: of two threads that come first together, both get the same one.
             return self._deliveries.setdefault(pid, Delivery(self.config))
 
@@ -330,6 +332,13 @@ class AnalyticsClient:
 def live_clients() -> list[AnalyticsClient]:
     """Return the clients of this process that are still in use."""
     return list(_LIVE)
+
+
+def _at_end_of_child(end: Callable[[], None]) -> None:
+    """Have a function called when a child of `multiprocessing` ends: they end without ``atexit``."""
+    multiprocessing = sys.modules.get("multiprocessing")
+    if multiprocessing is not None and multiprocessing.parent_process() is not None:
+        sys.modules["multiprocessing.util"].Finalize(None, end, exitpriority=0)
 
 
 def _forget_after_fork(client: AnalyticsClient) -> None:

@@ -76,15 +76,17 @@ def test_grpc(collector: DevCollector, tmp_path: Path) -> None:
         assert shown(collector.wait_for(2, _WAIT_MILLIS)) == {"RPC:shop.Orders/Place": 1, PURCHASE: 1}
 
 
-def test_celery(collector: DevCollector, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", ["", "--max-tasks-per-child 1"], ids=["", "recycled after each task"])
+def test_celery(options: str, collector: DevCollector, tmp_path: Path) -> None:
     env = environment(collector.url, {"BROKER_FOLDER": str(tmp_path)})
-    charge = "from celery_worker import charge; charge.delay('user-7', 'order-42')"
-    worker = "celery -A celery_worker worker --concurrency 1"
+    charge = "from celery_worker import charge; [charge.delay('user-7', f'order-{n}') for n in range(3)]"
+    worker = f"celery -A celery_worker worker --concurrency 1 {options}"
     subprocess.run([sys.executable, "-c", charge], cwd=EXAMPLES, env=env, check=True, timeout=30)
     with serving(worker.split(), env, EXAMPLES, port=0, log=tmp_path / "worker.log") as served:
-        (event,) = collector.wait_for(1, _WAIT_MILLIS)
+        events = collector.wait_for(3, _WAIT_MILLIS)
         served.kill()  # its own way to stop takes seconds
-    assert (event["targetId"], shown([event])) == ("order-42", {PURCHASE: 1})
+    assert shown(events) == {PURCHASE: 3}
+    assert {event["targetId"] for event in events} == {"order-0", "order-1", "order-2"}
 
 
 def test_gunicorn_preload(collector: DevCollector, tmp_path: Path) -> None:

@@ -103,7 +103,6 @@ for thread in threads: thread.join()
 track("parent")
 def work():
     track("child")
-    assert client.flush()  # multiprocessing ends its children without atexit
 process = multiprocessing.get_context("fork").Process(target=work)
 process.start()
 process.join()
@@ -186,7 +185,6 @@ from otel_analytics import AnalyticsClient
 def work():
     client = AnalyticsClient(app_name="shop")
     client.track_api_call("/child", "GET", 200)
-    client.flush()
 
 if __name__ == "__main__":
     process = multiprocessing.get_context("spawn").Process(target=work)

@@ -60,7 +60,7 @@ class FlushOnShutdown:
 
     def __init__(self, app: AsgiApplication, timeout_millis: float = 5_000) -> None:
         self._app = app
-        self._seconds = timeout_millis / 1000
+        self._timeout_millis = timeout_millis
 
     async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
         """Serve; in the lifespan's own scope, flush before the shutdown is reported complete."""
@@ -71,16 +71,19 @@ class FlushOnShutdown:
         async def flush_then_send(message: MutableMapping[str, Any]) -> None:
             if message["type"].startswith("lifespan.shutdown."):
                 # The event loop has no requests left to serve, so nobody is kept waiting.
-                _within(self._seconds, self._flush)
+                flush_all(self._timeout_millis)
             await send(message)
 
         await self._app(scope, receive, flush_then_send)
 
-    def _flush(self) -> None:
-        # `BatchSpanProcessor` hands its spans to the exporter, but does not have the exporter flush.
-        _provider_method("force_flush")()
-        for client in live_clients():
-            client.flush(self._seconds * 1000)
+
+def flush_all(timeout_millis: float = 5_000) -> None:
+    """Flush the global tracer provider, then every client: for hooks that are called before a process ends.
+
+    Args:
+        timeout_millis: Longest wait, milliseconds.
+    """
+    _within(timeout_millis / 1000, partial(_flush_all, timeout_millis))
 
 
 def _flush_and_die(seconds: float, number: int, _: FrameType | None) -> None:
@@ -88,6 +91,13 @@ def _flush_and_die(seconds: float, number: int, _: FrameType | None) -> None:
     _within(seconds, _provider_method("shutdown"))
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
+
+
+def _flush_all(timeout_millis: float) -> None:
+    # `BatchSpanProcessor` hands its spans to the exporter, but does not have the exporter flush.
+    _provider_method("force_flush")()
+    for client in live_clients():
+        client.flush(timeout_millis)
 
 
 def _within(seconds: float, work: Callable[[], object]) -> None:
