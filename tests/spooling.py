@@ -26,7 +26,7 @@ _OPTIONS = {
     "flush_interval_millis": 20,
     "shutdown_timeout_millis": 300,
 }
-_WAIT_SECONDS = 15.0
+_WAIT_SECONDS = 30.0
 
 
 def spooled(
@@ -110,10 +110,12 @@ def line_of(running: subprocess.Popen[str]) -> str:
     return running.stdout.readline().strip()
 
 
-def run(program: str, url: str, path: Path | None, *arguments: str) -> tuple[int, str]:
-    """Run a program to its end; return its exit code and output."""
+def run(
+    program: str, url: str, path: Path | None, *arguments: str, wait: float = _WAIT_SECONDS
+) -> tuple[int, str]:
+    """Run a program to its end, for ``wait`` seconds at most; return its exit code and output."""
     with process(program, url, path, *arguments) as running:
-        output, _ = running.communicate(timeout=_WAIT_SECONDS)
+        output, _ = running.communicate(timeout=wait)
         return running.returncode, output
 
 

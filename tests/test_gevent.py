@@ -69,11 +69,11 @@ def tick():
         ticks.append(time.monotonic())
         gevent.sleep(0.01)
 gevent.spawn(tick)
-gevent.sleep(0.5)
-assert max(later - earlier for earlier, later in zip(ticks, ticks[1:])) < 0.2
+gevent.sleep(1)
+assert max(later - earlier for earlier, later in zip(ticks, ticks[1:])) < 0.7
 started = time.monotonic()
 assert not client.shutdown(300)
-assert time.monotonic() - started < 1
+assert time.monotonic() - started < 3
 """
     with FaultyCollector(then=Hang()) as collector:
         code, said = run(PATCH + TRACKING + program, collector.url, None)

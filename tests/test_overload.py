@@ -82,7 +82,7 @@ say(json.dumps([flushed, stats.accepted, stats.delivered, stats.dropped, stats.p
 def test_a_burst_at_a_slow_collector_is_bounded_and_keeps_engagements(path: Path | None) -> None:
     """30,000 views in one go, at a collector that takes 100 ms for a batch of 500."""
     with FaultyCollector(then=Accept(after_millis=100), batch="max=500") as collector:
-        _, said = run(BURST_PROGRAM, collector.url, path)
+        _, said = run(BURST_PROGRAM, collector.url, path, wait=100)
         flushed, accepted, delivered, dropped, pending, peak = json.loads(said.splitlines()[-1])
         assert flushed
         assert (accepted, pending) == (20 + BURST + 600, 0)
@@ -164,8 +164,8 @@ def test_lines_are_one_a_minute_for_each_reason_with_totals(caplog: pytest.LogCa
 
 
 def test_threads_that_burst_together_do_not_wait_for_the_collector(path: Path | None) -> None:
-    with FaultyCollector(then=Accept(after_millis=300)) as collector:
-        client = spooled(collector.url, path, timeout_millis=2_000)
+    with FaultyCollector(then=Accept(after_millis=3_000)) as collector:
+        client = spooled(collector.url, path, timeout_millis=5_000)
         slowest = [0.0] * 8
 
         def burst(name: int) -> None:
@@ -179,6 +179,6 @@ def test_threads_that_burst_together_do_not_wait_for_the_collector(path: Path | 
             thread.start()
         for thread in threads:
             thread.join(30)
-        assert max(slowest) < 0.25
+        assert max(slowest) < 2
         assert balanced(client.stats()).accepted == 1_600
         client.shutdown(0)
