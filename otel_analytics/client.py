@@ -336,8 +336,9 @@ def live_clients() -> list[AnalyticsClient]:
 
 def _at_end_of_child(end: Callable[[], None]) -> None:
     """Have a function called when a child of `multiprocessing` ends: they end without ``atexit``."""
-    multiprocessing = sys.modules.get("multiprocessing")
-    if multiprocessing is not None and multiprocessing.parent_process() is not None:
+    # Another thread may be importing it just now: then this is no child of it.
+    parent_process = getattr(sys.modules.get("multiprocessing.process"), "parent_process", None)
+    if parent_process is not None and parent_process() is not None:
         sys.modules["multiprocessing.util"].Finalize(None, end, exitpriority=0)
 
 
