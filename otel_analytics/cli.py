@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 from otel_analytics._version import __version__
 from otel_analytics.config import env_name
+from otel_analytics.errors import AnalyticsError, ConfigError
+from otel_analytics.events import Kind
 
 _DONE, _FAILED, _UNUSABLE, _INTERRUPTED = 0, 1, 2, 130
 _LARGEST_PORT = 65_535
@@ -174,7 +176,12 @@ def _add_spool_arguments(parser: argparse.ArgumentParser) -> None:
 def _run_spool(options: argparse.Namespace) -> int:
     from otel_analytics.spool_command import run  # noqa: PLC0415 - not for all the other commands to wait for
 
-    return run(options, _say, lambda problem: print(f"otel-analytics: {problem}", file=sys.stderr))
+    try:
+        return _DONE if run(options, _say) else _FAILED
+    except ConfigError as error:
+        return _fail(str(error), _UNUSABLE)
+    except AnalyticsError as error:
+        return _fail(str(error), _FAILED)
 
 
 _SPOOL_ACTIONS: Mapping[str, str] = {
@@ -183,7 +190,7 @@ _SPOOL_ACTIONS: Mapping[str, str] = {
     "replay": "Deliver what a spool holds now; exit code 1 where something is left.",
     "purge": "Throw events away; they count as dropped for the reason `purged`.",
 }
-_KIND: Mapping[str, Any] = {"choices": ["view", "engagement"], "help": "of this kind only"}
+_KIND: Mapping[str, Any] = {"choices": [kind.value for kind in Kind], "help": "of this kind only"}
 _SPOOL_ARGUMENTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "status": {"--json": {"action": "store_true", "help": "as one JSON object"}},
     "list": {

@@ -10,53 +10,48 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
 from otel_analytics.client import AnalyticsClient
-from otel_analytics.errors import AnalyticsError, ConfigError
 from otel_analytics.events import Kind
 from otel_analytics.spool_tool import SpooledEvent, SpoolError, Status, events, purge, replay, status
 from otel_analytics.timestamps import rfc3339
 
 Say = Callable[[str], None]
 
-_DONE, _FAILED, _UNUSABLE = 0, 1, 2
+_PROGRESS_SECONDS = 0.5
 _HOUR = 3_600.0
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 
-def run(options: argparse.Namespace, say: Say, complain: Say) -> int:
+def run(options: argparse.Namespace, say: Say) -> bool:
     """Do what the command line says.
 
     Args:
         options: `action`, `path`, and those of the action.
         say: Takes a line of the result.
-        complain: Takes the line that says what is wrong.
 
     Returns:
-        The exit code: 0 done, 1 failed or something is left, 2 unusable.
+        Whether all is done; false where `replay` leaves something.
+
+    Raises:
+        ConfigError: An option of `replay` has a value it cannot have.
+        SpoolError: There is no such spool, or `purge` was not confirmed.
     """
-    try:
-        return _ACTIONS[options.action](options, say)
-    except ConfigError as error:
-        complain(str(error))
-        return _UNUSABLE
-    except AnalyticsError as error:
-        complain(str(error))
-        return _FAILED
+    return _ACTIONS[options.action](options, say)
 
 
-def _status(options: argparse.Namespace, say: Say) -> int:
+def _status(options: argparse.Namespace, say: Say) -> bool:
     now = status(options.path)
     for line in [_as_json(now)] if options.json else _lines(now):
         say(line)
-    return _DONE
+    return True
 
 
-def _list(options: argparse.Namespace, say: Say) -> int:
+def _list(options: argparse.Namespace, say: Say) -> bool:
     for event in events(options.path, _kinds(options), options.limit):
         say(_event_as_json(event) if options.json else _event_line(event))
-    return _DONE
+    return True
 
 
-def _replay(options: argparse.Namespace, say: Say) -> int:
+def _replay(options: argparse.Namespace, say: Say) -> bool:
     before = status(options.path)
     client = AnalyticsClient(options.endpoint, write_key=options.write_key, spool_path=str(options.path))
     say(f"replaying {before.ledger.pending:,} events to {client.config.endpoint}")
@@ -64,22 +59,24 @@ def _replay(options: argparse.Namespace, say: Say) -> int:
     say(_since(before, after))
     if after.held:
         say(f"{after.held:,} of them are held by {after.processes:,} running process(es), which send them")
-    return _FAILED if after.ledger.pending else _DONE
+    return not after.ledger.pending
 
 
-def _purge(options: argparse.Namespace, say: Say) -> int:
+def _purge(options: argparse.Namespace, say: Say) -> bool:
     now = status(options.path)
     kinds = _kinds(options)
     which = f"events older than {options.older_than:g} h" if options.older_than else "events"
     question = f"Throw {which} of {' and '.join(kinds)} away, of {now.ledger.pending:,} in {options.path}?"
     if not (options.yes or _confirmed(question)):
         raise SpoolError("nothing was thrown away; --yes does so without asking")
-    count = purge(options.path, kinds, time.time() - (options.older_than or 0) * _HOUR)
+    before = time.time() - (options.older_than or 0) * _HOUR
+    say_seldom = _seldom(say)
+    count = purge(options.path, kinds, before, lambda so_far: say_seldom(f"{so_far:,} thrown away so far"))
     say(f"{count:,} events thrown away, {status(options.path).ledger.pending:,} left")
-    return _DONE
+    return True
 
 
-_ACTIONS: Mapping[str, Callable[[argparse.Namespace, Say], int]] = {
+_ACTIONS: Mapping[str, Callable[[argparse.Namespace, Say], bool]] = {
     "status": _status,
     "list": _list,
     "replay": _replay,
@@ -93,6 +90,19 @@ def _kinds(options: argparse.Namespace) -> Sequence[Kind]:
 
 def _confirmed(question: str) -> bool:
     return sys.stdin.isatty() and input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
+
+
+def _seldom(say: Say) -> Say:
+    """Return what says a line only where the last one is half a second old."""
+    said_at = time.monotonic()
+
+    def say_seldom(line: str) -> None:
+        nonlocal said_at
+        if time.monotonic() >= said_at + _PROGRESS_SECONDS:
+            said_at = time.monotonic()
+            say(line)
+
+    return say_seldom
 
 
 def _lines(now: Status) -> list[str]:

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -175,13 +174,16 @@ def replay(
     return status(path)
 
 
-def purge(path: Path, kinds: Collection[Kind], before: float) -> int:
+def purge(
+    path: Path, kinds: Collection[Kind], before: float, progress: Callable[[int], object] = lambda _: None
+) -> int:
     """Drop the events of a spool that no running process holds; return how many.
 
     Args:
         path: The file.
         kinds: Which.
         before: Only those accepted before this moment, seconds since the epoch.
+        progress: Told how many so far, after each step.
 
     Raises:
         SpoolError: There is no such spool.
@@ -192,7 +194,12 @@ def purge(path: Path, kinds: Collection[Kind], before: float) -> int:
         )
         try:
             journal.beat()  # frees what dead processes held
-            return sum(sum(iter(partial(journal.purge, kind, before, _LOT), 0)) for kind in kinds)
+            count = 0
+            for kind in kinds:
+                while lot := journal.purge(kind, before, _LOT):
+                    count += lot
+                    progress(count)
+            return count
         finally:
             journal.resign()
             journal.disconnect()

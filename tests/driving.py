@@ -8,9 +8,31 @@ from collections.abc import Callable, Collection
 from typing import TypeVar
 
 from otel_analytics import AnalyticsClient
-from otel_analytics.testing import FaultyCollector
+from otel_analytics.testing import (
+    Answer,
+    Behaviour,
+    FaultyCollector,
+    Garbage,
+    HalfClose,
+    Hang,
+    ResetAtOnce,
+    ResetMidBody,
+    Unavailable,
+)
 
 T = TypeVar("T")
+STORING_NOTHING: tuple[Behaviour, ...] = (
+    Answer(500),
+    Unavailable(),
+    Unavailable(429, retry_after=0.01),
+    Answer(401),
+    Answer(404),
+    ResetAtOnce(),
+    ResetMidBody(),
+    HalfClose(),
+    Garbage(),
+    Hang(millis=60),
+)
 _numbers = itertools.count()
 
 

@@ -22,23 +22,17 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import pytest
+from driving import STORING_NOTHING
 from spooling import LEASE, balanced, process, spooled
 
 from otel_analytics import EngagementEvent, LedgerSnapshot, ViewEvent
 from otel_analytics.testing import (
     AcceptPartly,
-    Answer,
     Behaviour,
     CloseIdle,
     Exchange,
     FaultyCollector,
-    Garbage,
-    HalfClose,
-    Hang,
     LostAcknowledgement,
-    ResetAtOnce,
-    ResetMidBody,
-    Unavailable,
 )
 
 WORKER = """
@@ -115,16 +109,7 @@ def is_untimely(event: dict[str, Any]) -> bool:
 WELL = AcceptPartly(rejected=is_invalid)
 STORING: tuple[Behaviour, ...] = (WELL, LostAcknowledgement(), CloseIdle(), CloseIdle(under_request=True))
 FAULTS: tuple[Behaviour, ...] = (
-    Answer(500),
-    Answer(401),
-    Answer(404),
-    Unavailable(),
-    Unavailable(429, retry_after=0.01),
-    ResetAtOnce(),
-    ResetMidBody(),
-    HalfClose(),
-    Garbage(),
-    Hang(millis=60),
+    *STORING_NOTHING,
     AcceptPartly(rejected=is_invalid, retry=is_untimely),
 )
 

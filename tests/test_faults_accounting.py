@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import QuickClient
-from driving import calls, one_each
+from driving import STORING_NOTHING, calls, one_each
 
 from otel_analytics import AnalyticsClient
 from otel_analytics.testing import (
@@ -19,13 +19,8 @@ from otel_analytics.testing import (
     Behaviour,
     CloseIdle,
     FaultyCollector,
-    Garbage,
-    HalfClose,
     Hang,
     LostAcknowledgement,
-    ResetAtOnce,
-    ResetMidBody,
-    Unavailable,
 )
 
 
@@ -37,18 +32,6 @@ def _is_untimely(event: dict[str, Any]) -> bool:
     return str(event["contentId"]).endswith(("1", "2"))
 
 
-_STORING_NOTHING: tuple[Behaviour, ...] = (
-    Answer(500),
-    Unavailable(),
-    Unavailable(429, retry_after=0.01),
-    Answer(401),
-    Answer(404),
-    ResetAtOnce(),
-    ResetMidBody(),
-    HalfClose(),
-    Garbage(),
-    Hang(millis=60),
-)
 _STORING: tuple[Behaviour, ...] = (
     Answer(200, b"{}"),
     AcceptPartly(retry=_is_untimely),
@@ -63,7 +46,7 @@ _REJECTING_AND_MORE = AcceptPartly(rejected=_is_invalid, retry=_is_untimely)
 @pytest.mark.parametrize("batching", ["off", "on"])
 @pytest.mark.parametrize("seed", range(3))
 def test_every_event_is_stored_whatever_happens(quick_client: QuickClient, seed: int, batching: str) -> None:
-    schedule = _schedule(seed, (*_STORING_NOTHING, *_STORING), well=Accept())
+    schedule = _schedule(seed, (*STORING_NOTHING, *_STORING), well=Accept())
     with FaultyCollector(*schedule, batch="max=20") as collector:
         client = quick_client(collector.url, batching=batching, timeout_millis=200)
         expected = _track_from_threads(client, threads=4, each=150)
@@ -76,7 +59,7 @@ def test_every_event_is_stored_whatever_happens(quick_client: QuickClient, seed:
 @pytest.mark.parametrize("batching", ["off", "on"])
 @pytest.mark.parametrize("seed", range(3))
 def test_every_event_is_stored_once_or_rejected(quick_client: QuickClient, seed: int, batching: str) -> None:
-    schedule = _schedule(seed, (*_STORING_NOTHING, _REJECTING_AND_MORE), well=_REJECTING)
+    schedule = _schedule(seed, (*STORING_NOTHING, _REJECTING_AND_MORE), well=_REJECTING)
     with FaultyCollector(*schedule, then=_REJECTING, batch="max=20") as collector:
         client = quick_client(collector.url, batching=batching, timeout_millis=200)
         expected = _track_from_threads(client, threads=4, each=150)

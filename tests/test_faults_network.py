@@ -14,6 +14,7 @@ import trustme
 from conftest import QuickClient
 from driving import calls, eventually, one_each, track, within
 
+from otel_analytics import AnalyticsClient
 from otel_analytics.delivery import transport
 from otel_analytics.delivery.backoff import RetryPolicy
 from otel_analytics.testing import (
@@ -229,6 +230,27 @@ def trusted(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     transport._tls_context.cache_clear()
     yield
     transport._tls_context.cache_clear()
+
+
+@pytest.mark.usefixtures("trusted")
+def test_certificates_are_loaded_where_the_client_is_made() -> None:
+    """On a sending thread a fork could meet it."""
+    AnalyticsClient("https://127.0.0.1:9").shutdown()
+    assert transport._tls_context.cache_info().currsize == 1
+
+
+def test_certificates_that_cannot_be_loaded_keep_the_events(
+    quick_client: QuickClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_text("garbage")
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    transport._tls_context.cache_clear()
+    client = quick_client("https://127.0.0.1:9")
+    track(client, 3)
+    assert not client.flush(200)
+    assert client.stats().pending == 3
+    assert client._delivery()._sender.last_problem.startswith("SSLError")
 
 
 def _server_context(authority: trustme.CA) -> ssl.SSLContext:

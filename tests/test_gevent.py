@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -14,8 +13,6 @@ from serving import environment, free_port, serving
 from spooling import ids, run
 
 from otel_analytics.testing import Accept, FaultyCollector, Hang, Unavailable
-
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("gevent") is None, reason="gevent is not installed")
 
 PATCH = "from gevent import monkey\nmonkey.patch_all()\nimport gevent\n"
 

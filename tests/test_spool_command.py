@@ -169,6 +169,23 @@ def test_purge(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert spool(capsys, "purge", path, "--yes") == (0, "5 events thrown away, 0 left\n")
 
 
+def test_purge_says_how_far_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("otel_analytics.spool_command._PROGRESS_SECONDS", 0)
+    path = tmp_path / "spool.db"
+    client = spooled("http://127.0.0.1:9", path)
+    track(client, 1_203)
+    client.shutdown()
+    _, said = spool(capsys, "purge", path, "--yes")
+    assert said.splitlines() == [
+        "500 thrown away so far",
+        "1,000 thrown away so far",
+        "1,203 thrown away so far",
+        "1,203 events thrown away, 0 left",
+    ]
+
+
 def test_purge_asks_and_without_an_answer_throws_nothing_away(
     path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -92,7 +92,7 @@ class Lanes:
 
     def longest(self, kinds: Collection[Kind]) -> int:
         """Return how many fresh events the longest lane of these kinds has."""
-        return max([len(fresh) for kind, fresh in self._fresh if kind in kinds])
+        return max([len(fresh) for kind, fresh in self._fresh if kind in kinds], default=0)
 
     def oldest(self) -> float:
         """Return the sequence of the oldest event not settled; infinity where there is none."""
@@ -159,7 +159,7 @@ class _Lane:
             parcels = [p.with_entries(tuple(e for e in p.entries if e.row not in rows)) for p in self.parked]
             self.parked = [parcel for parcel in parcels if parcel.entries]
             kept = [entry for entry in self.fresh if entry.row not in rows]
-            self.fresh.clear()
+            self.fresh.clear()  # and filled again, not replaced: `Lanes` holds it too
             self.fresh.extend(kept)
             self.fresh_bytes = sum(len(entry.event.body) for entry in self.fresh)
             self.count -= len(gone)
