@@ -8,11 +8,11 @@ Every API call becomes a view event, every business event on a span an engagemen
 from otel_analytics._version import __version__
 from otel_analytics.client import AnalyticsClient
 from otel_analytics.config import Config
-from otel_analytics.delivery.ledger import DropReason, LedgerSnapshot
+from otel_analytics.delivery.queue.ledger import DropReason, LedgerSnapshot
 from otel_analytics.errors import AnalyticsError, ConfigError, EventError
 from otel_analytics.events import BusinessEvent, EngagementEvent, MetricType, ViewEvent
-from otel_analytics.sdk.endings import FlushOnShutdown, flush_on_sigterm
 from otel_analytics.sdk.exporter import AnalyticsSpanExporter
+from otel_analytics.sdk.shutdown import FlushOnShutdown, flush_on_sigterm
 
 __all__ = [
     "AnalyticsClient",

@@ -20,9 +20,9 @@ from opentelemetry.trace import format_span_id, format_trace_id, get_current_spa
 
 from otel_analytics.config import Config
 from otel_analytics.delivery.delivery import Delivery, check_spool
-from otel_analytics.delivery.ledger import DropReason, LedgerSnapshot
-from otel_analytics.delivery.report import logger
-from otel_analytics.delivery.transport import prepare_tls
+from otel_analytics.delivery.http.transport import prepare_tls
+from otel_analytics.delivery.logs import logger
+from otel_analytics.delivery.queue.ledger import DropReason, LedgerSnapshot
 from otel_analytics.errors import EventError
 from otel_analytics.events import (
     BUILT_IN_BUSINESS_EVENTS,

@@ -89,7 +89,7 @@ class Config:
     flush_on_sigterm: bool = _option(
         True,  # noqa: FBT003 - the option's default
         Flag(),
-        "Set up by the environment, send what waits when SIGTERM would kill the process; see `sdk.endings`.",
+        "Set up by the environment, send what waits when SIGTERM would kill the process; see `sdk.shutdown`.",
     )
     spool_path: str | None = _option(
         None,

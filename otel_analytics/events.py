@@ -19,7 +19,7 @@ from otel_analytics.errors import EventError
 
 
 class Kind(str, Enum):
-    """The two kinds of event; each has its own lane in the outbox and its own URL."""
+    """The two kinds of event; each has its own lane in the queue and its own URL."""
 
     VIEW = "view"
     ENGAGEMENT = "engagement"

@@ -11,7 +11,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode
 
 from otel_analytics.config import Config
 from otel_analytics.events import EngagementEvent, ViewEvent
-from otel_analytics.mapping.rules import rules_from_config
+from otel_analytics.mapping.options import options_from_config
 from otel_analytics.mapping.spans import SpanMapper
 
 TRACE_ID = 0x4BF92F3577B34DA6A3CE929D0E0E4736
@@ -40,7 +40,7 @@ def make_event(name: str, attributes: Any = None, time: int = START + 1_000_000)
 
 
 def mapper(**options: Any) -> SpanMapper:
-    return SpanMapper(rules_from_config(Config(**options)))
+    return SpanMapper(options_from_config(Config(**options)))
 
 
 def view_of(attributes: Any, *, options: dict[str, Any] | None = None, **fields: Any) -> ViewEvent:

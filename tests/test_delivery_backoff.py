@@ -102,7 +102,7 @@ def test_a_refusal_waits_for_the_longest_delay() -> None:
     gate = Gate(_POLICY)
     gate.refused(0.0, 1.0)
     assert gate.opens_at == 31.0
-    gate.hasten()
+    gate.shorten_delay()
     assert gate.opens_at == 31.0
 
 
@@ -111,10 +111,10 @@ def test_a_flush_shortens_a_drawn_delay_only() -> None:
     for moment in range(10):
         gate.failed(moment, moment, 0.9, None)
     assert gate.opens_at > 9 + 0.5
-    gate.hasten()
+    gate.shorten_delay()
     assert gate.opens_at == 9.5
     gate.failed(10.0, 10.0, 0.0, 20.0)
-    gate.hasten()
+    gate.shorten_delay()
     assert gate.opens_at == 30.0
 
 

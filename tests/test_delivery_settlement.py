@@ -1,4 +1,4 @@
-"""What becomes of a parcel: every entry has exactly one fate, whatever the outcome."""
+"""What becomes of a batch: every entry has exactly one fate, whatever the outcome."""
 
 from __future__ import annotations
 
@@ -8,50 +8,50 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_analytics.delivery.ledger import DropReason
-from otel_analytics.delivery.parcel import Entry, Parcel
+from otel_analytics.delivery.batch import Batch, Entry
+from otel_analytics.delivery.http.wire import Outcome, Verdict
+from otel_analytics.delivery.queue.ledger import DropReason
 from otel_analytics.delivery.settlement import Circumstances, Settlement, settle
-from otel_analytics.delivery.wire import Outcome, Verdict
 from otel_analytics.events import EncodedEvent, Kind
 
 _CALM = Circumstances(own_due=50.0, successes=0)
 _NO_DUE = float("-inf")
 
 
-def _parcel(size: int, attempts: int = 0, successes_seen: int = 0) -> Parcel:
+def _parcel(size: int, attempts: int = 0, successes_seen: int = 0) -> Batch:
     entries = tuple(Entry(n, 0.0, EncodedEvent(Kind.VIEW, f"id-{n}", b"{}")) for n in range(size))
-    return Parcel(Kind.VIEW, entries, attempts, successes_seen=successes_seen)
+    return Batch(Kind.VIEW, entries, attempts, successes_seen=successes_seen)
 
 
 def _again(settlement: Settlement) -> list[list[int]]:
-    return [[entry.sequence for entry in parcel.entries] for parcel in settlement.again]
+    return [[entry.sequence for entry in batch.entries] for batch in settlement.again]
 
 
 @st.composite
-def _cases(draw: st.DrawFn) -> tuple[Parcel, Outcome, Circumstances]:
+def _cases(draw: st.DrawFn) -> tuple[Batch, Outcome, Circumstances]:
     size = draw(st.integers(1, 12))
-    parcel = _parcel(size, draw(st.integers(0, 9)), draw(st.integers(0, 5)))
-    fates = draw(st.lists(st.sampled_from("ara"), min_size=size, max_size=size))
+    batch = _parcel(size, draw(st.integers(0, 9)), draw(st.integers(0, 5)))
+    changes = draw(st.lists(st.sampled_from("ara"), min_size=size, max_size=size))
     outcome = Outcome(
         draw(st.sampled_from(Verdict)),
-        rejected={index: "" for index, fate in enumerate(fates) if fate == "r"},
-        again=frozenset(index for index, fate in enumerate(fates) if fate == "a"),
+        rejected={index: "" for index, fate in enumerate(changes) if fate == "r"},
+        again=frozenset(index for index, fate in enumerate(changes) if fate == "a"),
     )
-    return parcel, outcome, Circumstances(draw(st.floats(0, 100)), draw(st.integers(0, 5)))
+    return batch, outcome, Circumstances(draw(st.floats(0, 100)), draw(st.integers(0, 5)))
 
 
 @given(_cases())
-def test_every_entry_has_one_fate(case: tuple[Parcel, Outcome, Circumstances]) -> None:
-    parcel, outcome, circumstances = case
-    settlement = settle(parcel, outcome, circumstances)
+def test_every_entry_has_one_fate(case: tuple[Batch, Outcome, Circumstances]) -> None:
+    batch, outcome, circumstances = case
+    settlement = settle(batch, outcome, circumstances)
     dropped = [entry.sequence for entry, _ in settlement.dropped]
     again = [sequence for part in _again(settlement) for sequence in part]
     unsettled = sorted(dropped + again)
     assert len(set(unsettled)) == len(unsettled)
-    assert set(unsettled) <= {entry.sequence for entry in parcel.entries}
+    assert set(unsettled) <= {entry.sequence for entry in batch.entries}
     if outcome.verdict is not Verdict.ACCEPTED:
-        assert len(unsettled) == len(parcel.entries)  # nothing counts as delivered
-    assert all(part.entries and part.attempts == parcel.attempts + 1 for part in settlement.again)
+        assert len(unsettled) == len(batch.entries)  # nothing counts as delivered
+    assert all(part.entries and part.attempts == batch.attempts + 1 for part in settlement.again)
     assert all(sequences == sorted(sequences) for sequences in _again(settlement))
 
 
@@ -88,8 +88,8 @@ def test_what_is_not_the_events_fault_is_repeated_as_it_is(verdict: Verdict) -> 
 def test_a_batch_is_halved_once_it_is_the_suspect(
     verdict: Verdict, attempts: int, successes: int, *, halved: bool
 ) -> None:
-    parcel = _parcel(5, attempts, successes_seen=2)
-    settlement = settle(parcel, Outcome(verdict), Circumstances(50.0, successes))
+    batch = _parcel(5, attempts, successes_seen=2)
+    settlement = settle(batch, Outcome(verdict), Circumstances(50.0, successes))
     assert _again(settlement) == ([[0, 1], [2, 3, 4]] if halved else [[0, 1, 2, 3, 4]])
     assert {(part.due, part.successes_seen) for part in settlement.again} == {(50.0, successes)}
 

@@ -9,8 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_analytics.delivery.parcel import Entry, Parcel
-from otel_analytics.delivery.wire import Answer, NoAnswer, Outcome, Request, Verdict, build_request, interpret
+from otel_analytics.delivery.batch import Batch, Entry
+from otel_analytics.delivery.http.wire import (
+    Answer,
+    NoAnswer,
+    Outcome,
+    Request,
+    Verdict,
+    build_request,
+    interpret,
+)
 from otel_analytics.events import EncodedEvent, Kind
 
 _NOW = 1_700_000_000.125
@@ -60,16 +68,16 @@ def test_retry_after_comes_along() -> None:
 
 
 @given(st.lists(st.sampled_from(["accepted", "rejected", "retry"]), min_size=2, max_size=20))
-def test_an_acknowledgement_says_what_became_of_each(fates: list[str]) -> None:
-    listed = [{"index": i, "status": fate} for i, fate in enumerate(fates) if fate != "accepted"]
-    body = json.dumps({"received": len(fates), "failures": listed, "more": 1}).encode()
-    outcome = _outcome(Answer(202, {}, body), len(fates))
-    if set(fates) == {"retry"}:
+def test_an_acknowledgement_says_what_became_of_each(changes: list[str]) -> None:
+    listed = [{"index": i, "status": fate} for i, fate in enumerate(changes) if fate != "accepted"]
+    body = json.dumps({"received": len(changes), "failures": listed, "more": 1}).encode()
+    outcome = _outcome(Answer(202, {}, body), len(changes))
+    if set(changes) == {"retry"}:
         assert outcome.verdict is Verdict.UNAVAILABLE
         return
     assert outcome.verdict is Verdict.ACCEPTED
-    assert set(outcome.rejected) == {i for i, fate in enumerate(fates) if fate == "rejected"}
-    assert outcome.again == {i for i, fate in enumerate(fates) if fate == "retry"}
+    assert set(outcome.rejected) == {i for i, fate in enumerate(changes) if fate == "rejected"}
+    assert outcome.again == {i for i, fate in enumerate(changes) if fate == "retry"}
 
 
 @pytest.mark.parametrize("failures", ['"failures":[]', '"failures":null', '"x":0'])
@@ -101,10 +109,10 @@ def test_several_events_are_an_array_of_the_same_objects() -> None:
 
 
 def test_a_batch_keeps_its_key_on_every_retry_and_shares_it_with_no_other() -> None:
-    parcel = _parcel(b"1", b"2", b"3")
-    again = Parcel(parcel.kind, parcel.entries, attempts=4)
-    parcels = (parcel, again, *parcel.halves(), *parcel.singles())
-    requests = [build_request(p, compress=False, unix_now=_NOW) for p in parcels]
+    batch = _parcel(b"1", b"2", b"3")
+    again = Batch(batch.kind, batch.entries, attempts=4)
+    batches = (batch, again, *batch.halves(), *batch.singles())
+    requests = [build_request(p, compress=False, unix_now=_NOW) for p in batches]
     keys = [request.headers["Idempotency-Key"] for request in requests]
     assert keys[0] == keys[1]
     assert len(set(keys)) == 1 + 1 + 3  # the batch, its second half, and the singles: the first half is one
@@ -122,6 +130,6 @@ def _outcome(result: Answer | NoAnswer, count: int) -> Outcome:
     return interpret(result, Request("/", {}, b""), count, unix_now=_NOW)
 
 
-def _parcel(*bodies: bytes, kind: Kind = Kind.VIEW) -> Parcel:
+def _parcel(*bodies: bytes, kind: Kind = Kind.VIEW) -> Batch:
     entries = (Entry(n, 0.0, EncodedEvent(kind, f"id-{n}", body)) for n, body in enumerate(bodies))
-    return Parcel(kind, tuple(entries))
+    return Batch(kind, tuple(entries))

@@ -15,8 +15,8 @@ from conftest import QuickClient
 from driving import calls, eventually, one_each, track, within
 
 from otel_analytics import AnalyticsClient
-from otel_analytics.delivery import transport
 from otel_analytics.delivery.backoff import RetryPolicy
+from otel_analytics.delivery.http import transport
 from otel_analytics.testing import (
     Accept,
     Behaviour,

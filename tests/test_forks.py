@@ -65,10 +65,10 @@ wait(pid)
 """,
     "while another thread holds the lock": """
 track("parent")
-outbox = client._delivery()._outbox
+queue = client._delivery()._queue
 held, go_on = threading.Event(), threading.Event()
 def hold():
-    with outbox._lock:
+    with queue._lock:
         held.set()
         go_on.wait(0.3)
 holder = threading.Thread(target=hold)

@@ -13,7 +13,7 @@ from corpus_spans import FRAMEWORKS, MODES, Recording, load
 
 from otel_analytics.config import Config
 from otel_analytics.events import EngagementEvent, Event, Kind, ViewEvent, encode
-from otel_analytics.mapping.rules import rules_from_config
+from otel_analytics.mapping.options import options_from_config
 from otel_analytics.mapping.spans import SpanMapper
 
 ALL = [pytest.param(framework, mode, id=f"{framework}-{mode}") for framework in FRAMEWORKS for mode in MODES]
@@ -24,7 +24,7 @@ def recordings(framework: str, mode: str) -> list[Recording]:
 
 
 def events_of(recording: Recording, **options: Any) -> list[Event]:
-    mapper = SpanMapper(rules_from_config(Config(**options)))
+    mapper = SpanMapper(options_from_config(Config(**options)))
     return [event for span in recording.spans for event in mapper.map(span).events]
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from otel_analytics.option_table import option_table
+from otel_analytics.cli.option_table import option_table
 from otel_analytics.testing import FaultyCollector
 
 README = (Path(__file__).parent.parent / "README.md").read_text()

@@ -11,8 +11,8 @@ from driving import calls, eventually, one_each, track, within
 from spooling import balanced, line_of, process, rows_of, spooled
 
 from otel_analytics import AnalyticsClient, ViewEvent
-from otel_analytics.delivery.journal import Journal
-from otel_analytics.delivery.rows import Row, make_room
+from otel_analytics.delivery.spool.journal import Journal
+from otel_analytics.delivery.spool.rows import Row, make_room
 from otel_analytics.events import EncodedEvent, Kind
 from otel_analytics.testing import FaultyCollector
 
@@ -138,12 +138,12 @@ def test_threads_share_commits(path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with FaultyCollector() as collector:
         collector.stop_listening()
         with spooled(collector.url, path) as client:
-            outbox: Any = client._delivery()._outbox
+            queue: Any = client._delivery()._queue
             threads = [threading.Thread(target=track, args=(client, 1)) for _ in range(16)]
-            with outbox._lock:  # as another thread's commit does
+            with queue._lock:  # as another thread's commit does
                 for thread in threads:
                     thread.start()
-                assert eventually(lambda: len(outbox._tickets) == 16)
+                assert eventually(lambda: len(queue._tickets) == 16)
             for thread in threads:
                 thread.join()
             assert commits == [16]
@@ -204,5 +204,5 @@ def _traced(client: AnalyticsClient) -> list[str]:
     """Return a list that grows by every statement this process sends to the file."""
     (delivery,) = client._deliveries.values()
     statements: list[str] = []
-    delivery._outbox._file._journal._connection.set_trace_callback(statements.append)  # type: ignore[attr-defined]
+    delivery._queue._file._journal._connection.set_trace_callback(statements.append)  # type: ignore[attr-defined]
     return statements

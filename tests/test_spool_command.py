@@ -172,7 +172,7 @@ def test_purge(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_purge_says_how_far_it_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("otel_analytics.spool_command._PROGRESS_SECONDS", 0)
+    monkeypatch.setattr("otel_analytics.cli.spool._PROGRESS_SECONDS", 0)
     path = tmp_path / "spool.db"
     client = spooled("http://127.0.0.1:9", path)
     track(client, 1_203)

@@ -106,7 +106,7 @@ class Gate:
         self.opens_at = max(self.opens_at, now + self._policy.ceiling)
         self._obeying = True
 
-    def hasten(self) -> None:
+    def shorten_delay(self) -> None:
         """Shorten a drawn delay to the first one, for a flush; what the collector asked for stands."""
         if not self._obeying:
             self.opens_at = min(self.opens_at, self._failed_at + self._policy.initial)

@@ -1,4 +1,4 @@
-"""One delivery for one process: an outbox, its sender, and the end of both.
+"""One delivery for one process: an queue, its sender, and the end of both.
 
 A fork makes a new one (see `client`): locks, threads and connections do not work in a child.
 """
@@ -13,15 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from otel_analytics.config import Config
-from otel_analytics.delivery.database import check_writable, is_damage
 from otel_analytics.delivery.hooks import Approval, DropNotices
-from otel_analytics.delivery.ledger import DropReason, LedgerSnapshot
-from otel_analytics.delivery.negotiation import Negotiation
-from otel_analytics.delivery.outbox import MemoryOutbox, Outbox
-from otel_analytics.delivery.report import Reporter
+from otel_analytics.delivery.http.negotiation import Negotiation
+from otel_analytics.delivery.http.transport import Transport
+from otel_analytics.delivery.logs import Reporter
+from otel_analytics.delivery.queue.ledger import DropReason, LedgerSnapshot
+from otel_analytics.delivery.queue.memory import MemoryQueue, Queue
 from otel_analytics.delivery.sender import Sender, Surroundings
-from otel_analytics.delivery.spool import Spool, SpoolLimits
-from otel_analytics.delivery.transport import Transport
+from otel_analytics.delivery.spool.schema import check_writable, is_damage
+from otel_analytics.delivery.spool.spool import Spool, SpoolLimits
 from otel_analytics.errors import ConfigError
 from otel_analytics.events import EncodedEvent
 
@@ -45,9 +45,9 @@ class Delivery:
         self._ended = False
         self._reporter = Reporter(around.clock)
         self._notices = DropNotices(config.on_drop, self._reporter)
-        self._outbox = _outbox(config, around, self._reporter, self._notices)
+        self._queue = _queue(config, around, self._reporter, self._notices)
         self._sender = Sender(
-            self._outbox,
+            self._queue,
             Negotiation(config),
             lambda: Transport(config.endpoint, config.write_key, around.clock),
             self._reporter,
@@ -73,7 +73,7 @@ class Delivery:
             return
         if patience:
             self._sender.await_room(len(events), self._clock() + patience)
-        displaced = self._outbox.put(events)
+        displaced = self._queue.put(events)
         if displaced:
             self._notices.add(DropReason.QUEUE_FULL, [entry.event for entry in displaced])
             self._reporter.tell(
@@ -91,7 +91,7 @@ class Delivery:
 
     def refuse(self, reason: DropReason, count: int = 1) -> None:
         """Count events that were given but cannot be kept."""
-        self._outbox.refuse(reason, count)
+        self._queue.refuse(reason, count)
         if reason in _REFUSALS:
             self._reporter.tell(reason.value, count, _REFUSALS[reason])
 
@@ -119,7 +119,7 @@ class Delivery:
         # A thread may have passed the look at `_closed` before; it looks at this after its event is in.
         self._ended = True
         self._drop_late()
-        self._outbox.close()
+        self._queue.close()
         return delivered
 
     def forget(self) -> None:
@@ -135,11 +135,11 @@ class Delivery:
 
     def snapshot(self) -> LedgerSnapshot:
         """Return the ledger as it stands."""
-        return replace(self._outbox.snapshot(), noted=dict(self._noted))
+        return replace(self._queue.snapshot(), noted=dict(self._noted))
 
     def _finish(self, deadline: float) -> bool:
         finished = self._sender.finish(deadline)
-        lost = [] if finished else self._outbox.abandon(DropReason.SHUTDOWN)
+        lost = [] if finished else self._queue.abandon(DropReason.SHUTDOWN)
         if lost:
             self._notices.add(DropReason.SHUTDOWN, [entry.event for entry in lost])
             self._reporter.tell(
@@ -152,7 +152,7 @@ class Delivery:
         return not lost
 
     def _drop_late(self) -> None:
-        late = self._outbox.abandon(DropReason.AFTER_SHUTDOWN)
+        late = self._queue.abandon(DropReason.AFTER_SHUTDOWN)
         if late:
             reason = DropReason.AFTER_SHUTDOWN
             self._notices.add(reason, [entry.event for entry in late])
@@ -181,10 +181,10 @@ def check_spool(path: str) -> None:
         ) from None
 
 
-def _outbox(config: Config, around: Surroundings, reporter: Reporter, notices: DropNotices) -> Outbox:
+def _queue(config: Config, around: Surroundings, reporter: Reporter, notices: DropNotices) -> Queue:
     linger = config.flush_interval_millis / 1000
     if config.spool_path is None:
-        return MemoryOutbox(max_queue_size=config.max_queue_size, linger=linger, clock=around.clock)
+        return MemoryQueue(max_queue_size=config.max_queue_size, linger=linger, clock=around.clock)
     return Spool(
         Path(config.spool_path).absolute(),
         SpoolLimits(

@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from otel_analytics.delivery.ledger import DropReason
-from otel_analytics.delivery.parcel import Entry, Parcel
-from otel_analytics.delivery.report import Reporter
+from otel_analytics.delivery.batch import Batch, Entry
+from otel_analytics.delivery.logs import Reporter
+from otel_analytics.delivery.queue.ledger import DropReason
 from otel_analytics.errors import EventError
 from otel_analytics.events import EncodedEvent, Event, decode, encode
 
@@ -39,19 +39,19 @@ class Approval:
         self._view_metadata = view_metadata
         self._reporter = reporter
 
-    def of(self, parcel: Parcel) -> tuple[Parcel, tuple[tuple[Entry, DropReason], ...]]:
-        """Return what of a parcel may be sent, and what may not."""
+    def of(self, batch: Batch) -> tuple[Batch, tuple[tuple[Entry, DropReason], ...]]:
+        """Return what of a batch may be sent, and what may not."""
         if self._before_send is None:
-            return parcel, ()
+            return batch, ()
         approved: list[Entry] = []
         refused: list[tuple[Entry, DropReason]] = []
-        for entry in parcel.entries:
+        for entry in batch.entries:
             event = entry.event if entry.is_approved else self._decide(entry.event, self._before_send)
             if event is None:
                 refused.append((entry, DropReason.BEFORE_SEND))
             else:
                 approved.append(entry._replace(event=event, is_approved=True))
-        return replace(parcel, entries=tuple(approved)), tuple(refused)
+        return replace(batch, entries=tuple(approved)), tuple(refused)
 
     def _decide(self, encoded: EncodedEvent, before_send: BeforeSend) -> EncodedEvent | None:
         try:

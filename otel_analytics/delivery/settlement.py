@@ -1,6 +1,6 @@
-"""What becomes of a parcel's events after its outcome: pure policy, one row a verdict.
+"""What becomes of a batch's events after its outcome: pure policy, one row a verdict.
 
-What a parcel's settlement neither drops nor sends again was delivered.
+What a batch's settlement neither drops nor sends again was delivered.
 """
 
 from __future__ import annotations
@@ -8,84 +8,84 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from otel_analytics.delivery.ledger import DropReason
-from otel_analytics.delivery.parcel import Entry, Parcel
-from otel_analytics.delivery.wire import Outcome, Verdict
+from otel_analytics.delivery.batch import Batch, Entry
+from otel_analytics.delivery.http.wire import Outcome, Verdict
+from otel_analytics.delivery.queue.ledger import DropReason
 
 _PATIENCE = 3  # attempts of a batch before it is suspected without comparison
 
 
 @dataclass(frozen=True)
 class Settlement:
-    """Entries given up, with the reason, and parcels to send again; all others were delivered."""
+    """Entries given up, with the reason, and batches to send again; all others were delivered."""
 
     dropped: tuple[tuple[Entry, DropReason], ...] = ()
-    again: tuple[Parcel, ...] = ()
+    again: tuple[Batch, ...] = ()
 
-    def delivered_of(self, parcel: Parcel) -> list[Entry]:
-        """Return the entries of the settled parcel that were delivered."""
+    def delivered_of(self, batch: Batch) -> list[Entry]:
+        """Return the entries of the settled batch that were delivered."""
         others = {entry.sequence for part in self.again for entry in part.entries}
         others.update(entry.sequence for entry, _ in self.dropped)
-        return [entry for entry in parcel.entries if entry.sequence not in others]
+        return [entry for entry in batch.entries if entry.sequence not in others]
 
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What else a decision needs: when the parcel's own delay is over, and how others fare."""
+    """What else a decision needs: when the batch's own delay is over, and how others fare."""
 
     own_due: float
     successes: int
 
 
-def settle(parcel: Parcel, outcome: Outcome, circumstances: Circumstances) -> Settlement:
-    """Decide what becomes of each entry of a parcel."""
-    tried = replace(parcel, attempts=parcel.attempts + 1, due=float("-inf"))
+def settle(batch: Batch, outcome: Outcome, circumstances: Circumstances) -> Settlement:
+    """Decide what becomes of each entry of a batch."""
+    tried = replace(batch, attempts=batch.attempts + 1, due=float("-inf"))
     return _BY_VERDICT[outcome.verdict](tried, outcome, circumstances)
 
 
-def _accepted(parcel: Parcel, outcome: Outcome, circumstances: Circumstances) -> Settlement:
-    entries = parcel.entries
+def _accepted(batch: Batch, outcome: Outcome, circumstances: Circumstances) -> Settlement:
+    entries = batch.entries
     again = tuple(entries[index] for index in sorted(outcome.again))
-    parked = replace(parcel, due=circumstances.own_due).with_entries(again)
+    parked = replace(batch, due=circumstances.own_due).with_entries(again)
     return Settlement(
         tuple((entries[index], DropReason.REJECTED) for index in sorted(outcome.rejected)),
         (parked,) if again else (),
     )
 
 
-def _same_again(parcel: Parcel, _: Outcome, __: Circumstances) -> Settlement:
-    return Settlement(again=(parcel,))
+def _same_again(batch: Batch, _: Outcome, __: Circumstances) -> Settlement:
+    return Settlement(again=(batch,))
 
 
-def _own_delay(parcel: Parcel, _: Outcome, circumstances: Circumstances) -> Settlement:
+def _own_delay(batch: Batch, _: Outcome, circumstances: Circumstances) -> Settlement:
     """Wait its own, growing time, so that an event that breaks the collector does not hold up the others.
 
     A batch that fails while others get through is halved, until the event that breaks it stands alone; in the
     end also where nothing else got through, since there may be nothing else, or its size is what it fails by.
     """
-    others_fare_well = circumstances.successes > parcel.successes_seen
-    suspect = parcel.attempts > (1 if others_fare_well else _PATIENCE)
-    parts = parcel.halves() if suspect else (parcel,)
+    others_fare_well = circumstances.successes > batch.successes_seen
+    suspect = batch.attempts > (1 if others_fare_well else _PATIENCE)
+    parts = batch.halves() if suspect else (batch,)
     due, successes = circumstances.own_due, circumstances.successes
     return Settlement(again=tuple(replace(part, due=due, successes_seen=successes) for part in parts))
 
 
-def _given_up(reason: DropReason) -> Callable[[Parcel, Outcome, Circumstances], Settlement]:
+def _given_up(reason: DropReason) -> Callable[[Batch, Outcome, Circumstances], Settlement]:
     """A lone event is dropped; a batch is halved until the one at fault stands alone."""
 
-    def decide(parcel: Parcel, _: Outcome, __: Circumstances) -> Settlement:
-        if len(parcel.entries) == 1:
-            return Settlement(dropped=((parcel.entries[0], reason),))
-        return Settlement(again=parcel.halves())
+    def decide(batch: Batch, _: Outcome, __: Circumstances) -> Settlement:
+        if len(batch.entries) == 1:
+            return Settlement(dropped=((batch.entries[0], reason),))
+        return Settlement(again=batch.halves())
 
     return decide
 
 
-def _singly(parcel: Parcel, _: Outcome, __: Circumstances) -> Settlement:
-    return Settlement(again=parcel.singles())
+def _singly(batch: Batch, _: Outcome, __: Circumstances) -> Settlement:
+    return Settlement(again=batch.singles())
 
 
-_BY_VERDICT: Mapping[Verdict, Callable[[Parcel, Outcome, Circumstances], Settlement]] = {
+_BY_VERDICT: Mapping[Verdict, Callable[[Batch, Outcome, Circumstances], Settlement]] = {
     Verdict.ACCEPTED: _accepted,
     Verdict.UNAVAILABLE: _same_again,
     Verdict.FAILED: _own_delay,

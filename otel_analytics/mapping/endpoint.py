@@ -14,7 +14,7 @@ from itertools import count
 from typing import Final
 from urllib.parse import unquote
 
-from otel_analytics.mapping.idlike import fold_segment
+from otel_analytics.mapping.path_ids import fold_segment
 
 UNMATCHED: Final = "{unmatched}"
 """No route took the request; strangers probing for weaknesses make these, without end."""

@@ -9,8 +9,8 @@ from typing import Any, Final, NamedTuple
 from otel_analytics.events import BusinessEvent, EngagementEvent
 from otel_analytics.mapping import ids, semconv
 from otel_analytics.mapping.endpoint import UNKNOWN, bare_url
-from otel_analytics.mapping.rules import Rules
-from otel_analytics.mapping.source import Source
+from otel_analytics.mapping.options import MappingOptions
+from otel_analytics.mapping.reading import Source
 from otel_analytics.mapping.values import Attributes, as_text, attributes_of, first_text, is_true
 from otel_analytics.timestamps import rfc3339
 
@@ -27,7 +27,7 @@ class _Occurrence(NamedTuple):
     attributes: Attributes
 
 
-def engagements(viewed: str, source: Source, rules: Rules) -> Iterator[EngagementEvent | str]:
+def engagements(viewed: str, source: Source, rules: MappingOptions) -> Iterator[EngagementEvent | str]:
     """Yield each business event of a span as an engagement, or the reason why it is deliberately none.
 
     Args:
@@ -49,7 +49,7 @@ def _occurrences(source: Source) -> Iterator[_Occurrence]:
         ordinals[key] += 1
 
 
-def _business_event(occurrence: _Occurrence, rules: Rules) -> BusinessEvent | None:
+def _business_event(occurrence: _Occurrence, rules: MappingOptions) -> BusinessEvent | None:
     """Return what an event counts as; its own metric type wins over the table's."""
     business = rules.business_events.get(occurrence.name)
     own = first_text(occurrence.attributes, semconv.METRIC_TYPE)
@@ -61,7 +61,7 @@ def _business_event(occurrence: _Occurrence, rules: Rules) -> BusinessEvent | No
 
 
 def _engagement(
-    business: BusinessEvent, occurrence: _Occurrence, viewed: str, source: Source, rules: Rules
+    business: BusinessEvent, occurrence: _Occurrence, viewed: str, source: Source, rules: MappingOptions
 ) -> EngagementEvent | str:
     attributes = occurrence.attributes
     if is_true(attributes.get(semconv.IGNORE)):

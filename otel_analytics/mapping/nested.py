@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from otel_analytics.mapping import semconv
 from otel_analytics.mapping.calls import Call
 from otel_analytics.mapping.endpoint import raw_path
-from otel_analytics.mapping.source import Source
+from otel_analytics.mapping.reading import Source
 from otel_analytics.mapping.values import first_text
 
 SCOPES: Final = frozenset({"opentelemetry.instrumentation.aiohttp_server"})

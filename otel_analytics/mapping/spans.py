@@ -14,9 +14,9 @@ from otel_analytics.mapping import semconv
 from otel_analytics.mapping.calls import Call, describe, is_call
 from otel_analytics.mapping.endpoint import EndpointCap
 from otel_analytics.mapping.engagements import IGNORED, engagements
-from otel_analytics.mapping.rules import Rules
-from otel_analytics.mapping.source import Source, read
-from otel_analytics.mapping.twins import Twins
+from otel_analytics.mapping.options import MappingOptions
+from otel_analytics.mapping.reading import Source, read
+from otel_analytics.mapping.second_spans import Twins
 from otel_analytics.mapping.values import is_true
 from otel_analytics.mapping.views import content_id, view
 
@@ -50,8 +50,8 @@ class SpanMapper:
         rules: How spans become events.
     """
 
-    def __init__(self, rules: Rules) -> None:
-        self._rules = rules
+    def __init__(self, rules: MappingOptions) -> None:
+        self._options = rules
         self._cap = EndpointCap(rules.max_endpoints)
         self._twins = Twins()
 
@@ -76,10 +76,10 @@ class SpanMapper:
         events: list[Event] = []
         dropped: list[tuple[Kind, str]] = []
         if call and not self._twins.is_second(call, source):
-            made = self._no_view(call, source) or view(call, viewed, source, self._rules)
+            made = self._no_view(call, source) or view(call, viewed, source, self._options)
             _sort(Kind.VIEW, made, events, dropped)
         if has_events:
-            for engagement in engagements(viewed, source, self._rules):
+            for engagement in engagements(viewed, source, self._options):
                 _sort(Kind.ENGAGEMENT, engagement, events, dropped)
         return Mapped(events, dropped)
 
@@ -92,7 +92,7 @@ class SpanMapper:
         """Return why an API call gives no view, else an empty string."""
         if semconv.IGNORE in source.attributes and is_true(source.attributes[semconv.IGNORE]):
             return IGNORED
-        return EXCLUDED if self._rules.is_excluded(call.method, call.endpoint) else ""
+        return EXCLUDED if self._options.is_excluded(call.method, call.endpoint) else ""
 
 
 def _sort(kind: Kind, made: Event | str, events: list[Event], dropped: list[tuple[Kind, str]]) -> None:

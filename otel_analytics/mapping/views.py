@@ -10,8 +10,8 @@ from otel_analytics.mapping.address import client_address
 from otel_analytics.mapping.calls import WEBSOCKET, Call
 from otel_analytics.mapping.device import Agent
 from otel_analytics.mapping.noise import is_health_endpoint
-from otel_analytics.mapping.rules import Rules
-from otel_analytics.mapping.source import Source
+from otel_analytics.mapping.options import MappingOptions
+from otel_analytics.mapping.reading import Source
 from otel_analytics.mapping.values import first_text
 from otel_analytics.timestamps import rfc3339
 
@@ -30,7 +30,7 @@ def content_id(call: Call, source: Source) -> str:
     return first_text(source.attributes, semconv.CONTENT_ID) or f"{call.method}:{call.endpoint}"
 
 
-def view(call: Call, viewed: str, source: Source, rules: Rules) -> ViewEvent:
+def view(call: Call, viewed: str, source: Source, rules: MappingOptions) -> ViewEvent:
     """Return an API call's view.
 
     Args:

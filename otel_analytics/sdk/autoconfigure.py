@@ -12,10 +12,10 @@ from typing import Any
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from otel_analytics.delivery.report import logger
+from otel_analytics.delivery.logs import logger
 from otel_analytics.errors import ConfigError
-from otel_analytics.sdk.endings import flush_on_sigterm
 from otel_analytics.sdk.exporter import AnalyticsSpanExporter
+from otel_analytics.sdk.shutdown import flush_on_sigterm
 
 
 class InertSpanExporter(SpanExporter):

@@ -10,7 +10,7 @@ from typing import Any
 
 from celery.signals import worker_process_shutdown
 
-from otel_analytics.sdk.endings import flush_all
+from otel_analytics.sdk.shutdown import flush_all
 
 
 def flush_before_exit(**_: Any) -> None:

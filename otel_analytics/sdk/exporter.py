@@ -10,10 +10,10 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from otel_analytics.client import AnalyticsClient
-from otel_analytics.delivery.report import logger
+from otel_analytics.delivery.logs import logger
 from otel_analytics.errors import ConfigError
 from otel_analytics.events import Event
-from otel_analytics.mapping.rules import rules_from_config
+from otel_analytics.mapping.options import options_from_config
 from otel_analytics.mapping.spans import SpanMapper
 
 _PATIENCE_MILLIS = 2_000
@@ -50,7 +50,7 @@ class AnalyticsSpanExporter(SpanExporter):
             raise ConfigError("client: give either a client or options; the client has its own")
         self._owns_client = client is None
         self._client = client or AnalyticsClient(**given)
-        self._mapper = SpanMapper(rules_from_config(self._client.config))
+        self._mapper = SpanMapper(options_from_config(self._client.config))
         self._folded = 0
         self._noting = threading.Lock()
         self._closed = False

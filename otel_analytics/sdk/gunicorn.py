@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from otel_analytics.sdk.endings import flush_on_sigterm
+from otel_analytics.sdk.shutdown import flush_on_sigterm
 
 
 def post_worker_init(worker: Any) -> None:  # noqa: ARG001 - gunicorn's signature

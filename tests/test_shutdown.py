@@ -91,8 +91,8 @@ from otel_analytics import AnalyticsSpanExporter
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 exporter = AnalyticsSpanExporter()
 trace.get_tracer_provider().add_span_processor(SimpleSpanProcessor(exporter))
-outbox = exporter.client._delivery()._outbox
-with outbox._lock:
+queue = exporter.client._delivery()._queue
+with queue._lock:
     print('ready', flush=True)
     time.sleep(60)
 """

@@ -1,6 +1,6 @@
-"""Events in memory, in two lanes: fresh ones in order, parcels to send again, parcels on their way.
+"""Events in memory, in two lanes: fresh ones in order, batches to send again, batches on their way.
 
-Nothing here locks or counts: the outbox that owns the lanes does.
+Nothing here locks or counts: the queue that owns the lanes does.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 
-from otel_analytics.delivery.negotiation import Plan
-from otel_analytics.delivery.parcel import Entry, Parcel
+from otel_analytics.delivery.batch import Batch, Entry
+from otel_analytics.delivery.http.negotiation import Plan
 from otel_analytics.events import EncodedEvent, Kind
 
 NEVER = float("inf")
@@ -49,33 +49,33 @@ class Lanes:
         lane.append(entry)
         return oldest
 
-    def take(self, plan: Plan, now: float, ripe_through: int, kinds: Collection[Kind]) -> Parcel | None:
+    def take(self, plan: Plan, now: float, flush_through: int, kinds: Collection[Kind]) -> Batch | None:
         """Lease what may be sent now; the lanes take turns."""
         for kind in self._order:
-            parcel = kind in kinds and self._lanes[kind].take(plan, now, ripe_through, self._linger)
-            if parcel:
+            batch = kind in kinds and self._lanes[kind].take(plan, now, flush_through, self._linger)
+            if batch:
                 self._order.sort(key=kind.__eq__)
-                return parcel
+                return batch
         return None
 
     def ready_at(self, plan: Plan, kinds: Collection[Kind]) -> float:
         """Return when something of these kinds may be taken."""
         return min((self._lanes[kind].ready_at(plan, self._linger) for kind in kinds), default=NEVER)
 
-    def end_lease(self, parcel: Parcel, again: Collection[Parcel]) -> bool:
-        """Take a parcel off the lane but for what goes again; false where its lease had been revoked."""
-        lane = self._lanes[parcel.kind]
-        if parcel not in lane.leased:
+    def end_lease(self, batch: Batch, again: Collection[Batch]) -> bool:
+        """Take a batch off the lane but for what goes again; false where its lease had been revoked."""
+        lane = self._lanes[batch.kind]
+        if batch not in lane.leased:
             return False
-        lane.leased.remove(parcel)
+        lane.leased.remove(batch)
         lane.park(again)
-        lane.count -= len(parcel.entries) - sum(len(part.entries) for part in again)
+        lane.count -= len(batch.entries) - sum(len(part.entries) for part in again)
         return True
 
     def release_parked(self) -> None:
         """Make everything parked due at once."""
         for lane in self._lanes.values():
-            lane.parked = [replace(parcel, due=-NEVER) for parcel in lane.parked]
+            lane.parked = [replace(batch, due=-NEVER) for batch in lane.parked]
 
     def clear(self) -> list[Entry]:
         """Empty the lanes, revoking all leases; return what was in them."""
@@ -104,14 +104,14 @@ class Lanes:
 
 
 class _Lane:
-    """One kind's events: fresh ones in order, parcels to send again, parcels on their way."""
+    """One kind's events: fresh ones in order, batches to send again, batches on their way."""
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
         self.fresh: deque[Entry] = deque()
         self.fresh_bytes = 0
-        self.parked: list[Parcel] = []
-        self.leased: list[Parcel] = []
+        self.parked: list[Batch] = []
+        self.leased: list[Batch] = []
         self.count = 0
 
     def append(self, entry: Entry) -> None:
@@ -119,22 +119,22 @@ class _Lane:
         self.fresh_bytes += len(entry.event.body)
         self.count += 1
 
-    def park(self, parcels: Iterable[Parcel]) -> None:
-        self.parked.extend(parcels)
-        self.parked.sort(key=lambda parcel: (parcel.due, parcel.entries[0].sequence))
+    def park(self, batches: Iterable[Batch]) -> None:
+        self.parked.extend(batches)
+        self.parked.sort(key=lambda batch: (batch.due, batch.entries[0].sequence))
 
     def displace_oldest(self) -> Entry | None:
         """Drop the oldest event that is not on its way."""
-        oldest_parked = min(self.parked, key=lambda parcel: parcel.entries[0].sequence, default=None)
+        oldest_parked = min(self.parked, key=lambda batch: batch.entries[0].sequence, default=None)
         if oldest_parked is not None:
             return self._displace_parked(oldest_parked)
         return self._pop_fresh() if self.fresh else None
 
-    def take(self, plan: Plan, now: float, ripe_through: int, linger: float) -> Parcel | None:
-        parcel = self._take_parked(plan, now) or self._take_fresh(plan, now, ripe_through, linger)
-        if parcel is not None:
-            self.leased.append(parcel)
-        return parcel
+    def take(self, plan: Plan, now: float, flush_through: int, linger: float) -> Batch | None:
+        batch = self._take_parked(plan, now) or self._take_fresh(plan, now, flush_through, linger)
+        if batch is not None:
+            self.leased.append(batch)
+        return batch
 
     def ready_at(self, plan: Plan, linger: float) -> float:
         parked = self.parked[0].due if self.parked else NEVER
@@ -145,19 +145,19 @@ class _Lane:
 
     def oldest(self) -> float:
         fresh = [self.fresh[0].sequence] if self.fresh else []
-        held = [parcel.entries[0].sequence for parcels in (self.parked, self.leased) for parcel in parcels]
+        held = [batch.entries[0].sequence for batches in (self.parked, self.leased) for batch in batches]
         return min([*fresh, *held], default=NEVER)
 
     def entries(self) -> list[Entry]:
-        held = [entry for parcels in (self.parked, self.leased) for p in parcels for entry in p.entries]
+        held = [entry for batches in (self.parked, self.leased) for p in batches for entry in p.entries]
         return [*held, *self.fresh]
 
     def discard(self, rows: Collection[int]) -> list[Entry]:
-        waiting = [entry for parcel in self.parked for entry in parcel.entries] + list(self.fresh)
+        waiting = [entry for batch in self.parked for entry in batch.entries] + list(self.fresh)
         gone = [entry for entry in waiting if entry.row in rows]
         if gone:
-            parcels = [p.with_entries(tuple(e for e in p.entries if e.row not in rows)) for p in self.parked]
-            self.parked = [parcel for parcel in parcels if parcel.entries]
+            batches = [p.with_entries(tuple(e for e in p.entries if e.row not in rows)) for p in self.parked]
+            self.parked = [batch for batch in batches if batch.entries]
             kept = [entry for entry in self.fresh if entry.row not in rows]
             self.fresh.clear()  # and filled again, not replaced: `Lanes` holds it too
             self.fresh.extend(kept)
@@ -172,12 +172,12 @@ class _Lane:
         self.fresh_bytes = self.count = 0
         return entries
 
-    def _displace_parked(self, parcel: Parcel) -> Entry:
-        self.parked.remove(parcel)
-        if parcel.entries[1:]:
-            self.park([parcel.with_entries(parcel.entries[1:])])
+    def _displace_parked(self, batch: Batch) -> Entry:
+        self.parked.remove(batch)
+        if batch.entries[1:]:
+            self.park([batch.with_entries(batch.entries[1:])])
         self.count -= 1
-        return parcel.entries[0]
+        return batch.entries[0]
 
     def _pop_fresh(self) -> Entry:
         entry = self.fresh.popleft()
@@ -185,27 +185,27 @@ class _Lane:
         self.count -= 1
         return entry
 
-    def _take_parked(self, plan: Plan, now: float) -> Parcel | None:
+    def _take_parked(self, plan: Plan, now: float) -> Batch | None:
         if not self.parked or self.parked[0].due > now:
             return None
-        parcel = self.parked.pop(0)
-        fitting = _fitting(parcel.entries, plan)
-        if fitting < len(parcel.entries):
-            # What may travel together has become less since this parcel was made.
-            self.park([parcel.with_entries(parcel.entries[fitting:])])
-            parcel = parcel.with_entries(parcel.entries[:fitting])
-        return parcel
+        batch = self.parked.pop(0)
+        fitting = _fitting(batch.entries, plan)
+        if fitting < len(batch.entries):
+            # What may travel together has become less since this batch was made.
+            self.park([batch.with_entries(batch.entries[fitting:])])
+            batch = batch.with_entries(batch.entries[:fitting])
+        return batch
 
-    def _take_fresh(self, plan: Plan, now: float, ripe_through: int, linger: float) -> Parcel | None:
+    def _take_fresh(self, plan: Plan, now: float, flush_through: int, linger: float) -> Batch | None:
         if not self.fresh:
             return None
         first = self.fresh[0]
-        ripe = not plan.batches or self._full(plan) or first.sequence <= ripe_through
+        ripe = not plan.batches or self._full(plan) or first.sequence <= flush_through
         if not ripe and first.accepted_at + linger > now:
             return None
         entries = tuple(self._pop_fresh() for _ in range(_fitting(self.fresh, plan)))
         self.count += len(entries)  # leased, not gone
-        return Parcel(self.kind, entries)
+        return Batch(self.kind, entries)
 
     def _full(self, plan: Plan) -> bool:
         return len(self.fresh) >= plan.max_events or self.fresh_bytes >= plan.max_bytes

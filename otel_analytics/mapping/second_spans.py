@@ -16,7 +16,7 @@ from otel_analytics.mapping.calls import Call
 from otel_analytics.mapping.endpoint import raw_path
 from otel_analytics.mapping.nested import SCOPES as NESTING_SCOPES
 from otel_analytics.mapping.nested import Nested
-from otel_analytics.mapping.source import Source
+from otel_analytics.mapping.reading import Source
 from otel_analytics.mapping.values import first_text
 
 _SELF_TRACING: Final = frozenset({"fastapi"})

@@ -9,32 +9,32 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from otel_analytics.delivery.journal import Journal
-from otel_analytics.delivery.lanes import NEVER
-from otel_analytics.delivery.ledger import DropReason, Ledger, LedgerSnapshot
-from otel_analytics.delivery.parcel import Entry
-from otel_analytics.delivery.rows import Fates
+from otel_analytics.delivery.batch import Entry
+from otel_analytics.delivery.queue.lanes import NEVER
+from otel_analytics.delivery.queue.ledger import DropReason, Ledger, LedgerSnapshot
+from otel_analytics.delivery.spool.journal import Journal
+from otel_analytics.delivery.spool.rows import RowChanges
 
 
-class Holdings:
+class Books:
     """The books of one process's memory, beside those of the file."""
 
     def __init__(self) -> None:
         self.ledger = Ledger()
         self._refused: Counter[DropReason] = Counter()
-        self._fates = Fates()
+        self._changes = RowChanges()
         self._claimed: set[int] = set()
         self._volatile_through = 0  # the sequence up to which no row is worth anything
 
     @property
-    def has_fates(self) -> bool:
+    def has_changes(self) -> bool:
         """Whether the file has yet to hear of something."""
-        return bool(self._fates)
+        return bool(self._changes)
 
     @property
     def has_freed(self) -> bool:
         """Whether there are rows let go of, of which the file has yet to hear."""
-        return bool(self._fates.freed)
+        return bool(self._changes.freed)
 
     def row(self, entry: Entry) -> int | None:
         """Return an entry's row; `None`: it is volatile."""
@@ -48,7 +48,7 @@ class Holdings:
         """Note that the collector has an event; ``is_held`` is false where it was abandoned before."""
         row = self.row(entry)
         if row is not None:
-            self._fates.delivered.append(row)
+            self._changes.delivered.append(row)
         elif is_held:
             self.ledger.deliver(1)
 
@@ -56,13 +56,13 @@ class Holdings:
         """Note that an event is given up; ``is_held`` is false where it was abandoned before."""
         row = self.row(entry)
         if row is not None:
-            self._fates.drop(row, reason)
+            self._changes.drop(row, reason)
         elif is_held:
             self.ledger.drop(reason)
 
     def free(self, entries: Sequence[Entry], reason: DropReason) -> list[Entry]:
         """Let go of the rows of entries that leave memory; return the volatile ones, which are lost."""
-        self._fates.freed += [row for entry in entries if (row := self.row(entry)) is not None]
+        self._changes.freed += [row for entry in entries if (row := self.row(entry)) is not None]
         lost = [entry for entry in entries if self.row(entry) is None]
         self.ledger.drop(reason, len(lost))
         return lost
@@ -79,7 +79,7 @@ class Holdings:
         """Take over what memory has of a file that is gone: all entries up to a sequence are volatile."""
         self.ledger.accept(sum(self.row(entry) is not None for entry in entries))
         self._volatile_through = through
-        self._fates = Fates()
+        self._changes = RowChanges()
         self._claimed.clear()
 
     def tell(self, use: Callable[[Callable[[Journal], object]], bool]) -> bool:
@@ -93,10 +93,10 @@ class Holdings:
         """
         if self._refused and use(lambda journal: journal.refuse(self._refused)):
             self._refused.clear()
-        # Opening the file may show that it has been replaced: the fates are looked up after that.
-        if not self._fates or not use(lambda journal: journal.settle(self._fates)):
+        # Opening the file may show that it has been replaced: the changes are looked up after that.
+        if not self._changes or not use(lambda journal: journal.settle(self._changes)):
             return False
-        told, self._fates = self._fates, Fates()
+        told, self._changes = self._changes, RowChanges()
         self._claimed.difference_update(told.rows())
         return bool(told.freed)
 

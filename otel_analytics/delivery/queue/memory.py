@@ -1,6 +1,6 @@
 """What waits to be sent: bounded, in two lanes, leased while it travels.
 
-Everything that changes an event's fate happens under the outbox's lock, and so does its count in the ledger.
+Everything that changes an event's fate happens under the queue's lock, and so does its count in the ledger.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
-from otel_analytics.delivery.lanes import NEVER, Lanes
-from otel_analytics.delivery.ledger import DropReason, Ledger, LedgerSnapshot
-from otel_analytics.delivery.negotiation import Plan
-from otel_analytics.delivery.parcel import Entry, Parcel
+from otel_analytics.delivery.batch import Batch, Entry
+from otel_analytics.delivery.http.negotiation import Plan
+from otel_analytics.delivery.queue.lanes import NEVER, Lanes
+from otel_analytics.delivery.queue.ledger import DropReason, Ledger, LedgerSnapshot
 from otel_analytics.delivery.settlement import Settlement
 from otel_analytics.events import EncodedEvent, Kind
 
 
-class Outbox(Protocol):
+class Queue(Protocol):
     """Where events wait; all methods are safe to call from several threads."""
 
     def put(self, events: Sequence[EncodedEvent]) -> list[Entry]:
@@ -26,13 +26,13 @@ class Outbox(Protocol):
     def refuse(self, reason: DropReason, count: int) -> None:
         """Count events that were accepted from the caller but cannot be kept."""
 
-    def take(self, plan: Plan, now: float, ripe_through: int, kinds: Collection[Kind]) -> Parcel | None:
-        """Lease what may be sent now; entries up to the sequence ``ripe_through`` do not wait for more."""
+    def take(self, plan: Plan, now: float, flush_through: int, kinds: Collection[Kind]) -> Batch | None:
+        """Lease what may be sent now; entries up to the sequence ``flush_through`` do not wait for more."""
 
     def ready_at(self, plan: Plan, kinds: Collection[Kind]) -> float:
         """Return when something of these kinds may be taken (monotonic seconds); infinity: nothing waits."""
 
-    def settle(self, parcel: Parcel, settlement: Settlement) -> bool:
+    def settle(self, batch: Batch, settlement: Settlement) -> bool:
         """End a lease; false where it had been revoked."""
 
     def release_parked(self) -> None:
@@ -41,10 +41,10 @@ class Outbox(Protocol):
     def abandon(self, reason: DropReason) -> list[Entry]:
         """Let go of whatever is left, revoking all leases; return what is lost by that."""
 
-    def tend_at(self) -> float:
-        """Return when `tend` is due (monotonic seconds); infinity: never."""
+    def maintenance_due_at(self) -> float:
+        """Return when `maintain` is due (monotonic seconds); infinity: never."""
 
-    def tend(self, now: float) -> None:
+    def maintain(self, now: float) -> None:
         """Do what has to be done from time to time, whether there are events or not."""
 
     def has_room(self, count: int) -> bool:
@@ -66,11 +66,11 @@ class Outbox(Protocol):
         """Return the ledger as it stands."""
 
     def close(self) -> None:
-        """Release what the outbox holds open."""
+        """Release what the queue holds open."""
 
 
-class MemoryOutbox:
-    """The outbox in memory, lost with the process.
+class MemoryQueue:
+    """The queue in memory, lost with the process.
 
     Args:
         max_queue_size: Most events of each kind.
@@ -101,24 +101,24 @@ class MemoryOutbox:
             self._ledger.accept(count)
             self._ledger.drop(reason, count)
 
-    def take(self, plan: Plan, now: float, ripe_through: int, kinds: Collection[Kind]) -> Parcel | None:
+    def take(self, plan: Plan, now: float, flush_through: int, kinds: Collection[Kind]) -> Batch | None:
         """Lease what may be sent now."""
         with self._lock:
-            return self._lanes.take(plan, now, ripe_through, kinds)
+            return self._lanes.take(plan, now, flush_through, kinds)
 
     def ready_at(self, plan: Plan, kinds: Collection[Kind]) -> float:
         """Return when something of these kinds may be taken."""
         with self._lock:
             return self._lanes.ready_at(plan, kinds)
 
-    def settle(self, parcel: Parcel, settlement: Settlement) -> bool:
+    def settle(self, batch: Batch, settlement: Settlement) -> bool:
         """End a lease."""
         with self._lock:
-            if not self._lanes.end_lease(parcel, settlement.again):
+            if not self._lanes.end_lease(batch, settlement.again):
                 return False
             for _, reason in settlement.dropped:
                 self._ledger.drop(reason)
-            self._ledger.deliver(len(settlement.delivered_of(parcel)))
+            self._ledger.deliver(len(settlement.delivered_of(batch)))
         return True
 
     def release_parked(self) -> None:
@@ -134,11 +134,11 @@ class MemoryOutbox:
                 self._ledger.drop(reason, len(entries))
         return entries
 
-    def tend_at(self) -> float:
+    def maintenance_due_at(self) -> float:
         """Return infinity: memory needs no tending."""
         return NEVER
 
-    def tend(self, now: float) -> None:
+    def maintain(self, now: float) -> None:
         """Do nothing."""
 
     def has_room(self, count: int) -> bool:

@@ -10,8 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
 from otel_analytics.client import AnalyticsClient
+from otel_analytics.delivery.spool.admin import (
+    SpooledEvent,
+    SpoolError,
+    Status,
+    events,
+    purge,
+    replay,
+    status,
+)
 from otel_analytics.events import Kind
-from otel_analytics.spool_tool import SpooledEvent, SpoolError, Status, events, purge, replay, status
 from otel_analytics.timestamps import rfc3339
 
 Say = Callable[[str], None]

@@ -15,7 +15,7 @@ from typing import Any
 
 from otel_analytics._version import __version__
 from otel_analytics.delivery.backoff import parse_retry_after
-from otel_analytics.delivery.parcel import Parcel
+from otel_analytics.delivery.batch import Batch
 from otel_analytics.events import Kind
 from otel_analytics.timestamps import rfc3339
 
@@ -123,34 +123,34 @@ _BATCH_NOT_TAKEN = frozenset({404, 405, 415, 501})
 _UNSUPPORTED_MEDIA = 415
 
 
-def build_request(parcel: Parcel, *, compress: bool, unix_now: float) -> Request:
-    """Build the POST for a parcel.
+def build_request(batch: Batch, *, compress: bool, unix_now: float) -> Request:
+    """Build the POST for a batch.
 
     Args:
-        parcel: What to send.
+        batch: What to send.
         compress: Whether the collector takes gzip.
         unix_now: The wall clock, for ``X-Sent-At``.
     """
-    body = parcel.bodies[0] if len(parcel.entries) == 1 else b"[" + b",".join(parcel.bodies) + b"]"
+    body = batch.bodies[0] if len(batch.entries) == 1 else b"[" + b",".join(batch.bodies) + b"]"
     headers = {
         "Content-Type": "application/json",
         "User-Agent": USER_AGENT,
-        "Idempotency-Key": idempotency_key(parcel),
+        "Idempotency-Key": idempotency_key(batch),
         "X-Sent-At": rfc3339(round(unix_now * 1e6) * 1_000),
     }
-    if parcel.attempts:
-        headers["X-Retry-Count"] = str(parcel.attempts)
+    if batch.attempts:
+        headers["X-Retry-Count"] = str(batch.attempts)
     if compress and len(body) >= _WORTH_COMPRESSING:
         body = gzip.compress(body, _FASTEST, mtime=0)
         headers["Content-Encoding"] = "gzip"
-    return Request(PATHS[parcel.kind], headers, body)
+    return Request(PATHS[batch.kind], headers, body)
 
 
-def idempotency_key(parcel: Parcel) -> str:
+def idempotency_key(batch: Batch) -> str:
     """Return the event's id; for a batch a digest of its events' ids, so the same on each retry."""
-    if len(parcel.entries) == 1:
-        return parcel.entries[0].event.event_id
-    return sha256("\n".join(entry.event.event_id for entry in parcel.entries).encode()).hexdigest()[:32]
+    if len(batch.entries) == 1:
+        return batch.entries[0].event.event_id
+    return sha256("\n".join(entry.event.event_id for entry in batch.entries).encode()).hexdigest()[:32]
 
 
 def interpret(result: Answer | NoAnswer, request: Request, count: int, *, unix_now: float) -> Outcome:

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from otel_analytics.delivery.report import Reporter
+from otel_analytics.delivery.logs import Reporter
 
 
 class _Clock:

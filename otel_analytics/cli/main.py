@@ -174,7 +174,7 @@ def _add_spool_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_spool(options: argparse.Namespace) -> int:
-    from otel_analytics.spool_command import run  # noqa: PLC0415 - not for all the other commands to wait for
+    from otel_analytics.cli.spool import run  # noqa: PLC0415 - not for all the other commands to wait for
 
     try:
         return _DONE if run(options, _say) else _FAILED
@@ -235,7 +235,3 @@ _COMMANDS: Mapping[str, _Command] = {
         _run_spool,
     ),
 }
-
-
-if __name__ == "__main__":
-    sys.exit(main())

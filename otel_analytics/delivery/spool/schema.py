@@ -35,7 +35,7 @@ INSERT INTO books (file) SELECT random() WHERE NOT EXISTS (SELECT 1 FROM books);
 _BUSY_SECONDS = 1.0
 _RETRY_SECONDS = 0.02
 
-Place = tuple[int, int]
+FileIdentity = tuple[int, int]
 """Device and inode: which file a path leads to."""
 
 
@@ -111,7 +111,7 @@ def is_damage(error: Exception) -> bool:
     return type(error) in {sqlite3.DatabaseError, sqlite3.IntegrityError, sqlite3.InternalError}
 
 
-def place_of(path: Path) -> Place | None:
+def identity_of(path: Path) -> FileIdentity | None:
     """Return which file a path leads to; `None`: to none."""
     try:
         status = os.stat(path)  # noqa: PTH116 - asked before every commit, and `Path.stat` takes twice the time
@@ -120,7 +120,7 @@ def place_of(path: Path) -> Place | None:
     return status.st_dev, status.st_ino
 
 
-def set_aside(path: Path, place: Place | None, unix_now: int) -> Path | None:
+def set_aside(path: Path, place: FileIdentity | None, unix_now: int) -> Path | None:
     """Rename a damaged file, and what belongs to it.
 
     Args:
@@ -133,7 +133,7 @@ def set_aside(path: Path, place: Place | None, unix_now: int) -> Path | None:
     """
     aside = path.with_name(f"{path.name}.damaged-{unix_now}")
     with suppress(OSError):
-        if place_of(path) == place:
+        if identity_of(path) == place:
             path.replace(aside)
             for suffix in ("-wal", "-shm"):
                 with suppress(FileNotFoundError):

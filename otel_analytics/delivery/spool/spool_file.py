@@ -13,9 +13,9 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 
-from otel_analytics.delivery.database import Place, is_damage, place_of, set_aside
-from otel_analytics.delivery.journal import Journal
-from otel_analytics.delivery.report import Reporter
+from otel_analytics.delivery.logs import Reporter
+from otel_analytics.delivery.spool.journal import Journal
+from otel_analytics.delivery.spool.schema import FileIdentity, identity_of, is_damage, set_aside
 
 _SHORTEST_REST = 1.0  # seconds after a failure in which the file is left alone; doubled with each in a row
 _LONGEST_REST = 8.0
@@ -55,7 +55,7 @@ class SpoolFile:
         self._reporter = reporter
         self._journal: Journal | None = None
         self._file: int | None = None
-        self._place: Place | None = None
+        self._identity: FileIdentity | None = None
         self._failures = 0
         self._is_closed = False
         _LIVE[id(self)] = self
@@ -113,9 +113,9 @@ class SpoolFile:
             self.disconnect()
         if self._journal is None:
             self._refuse_inherited()
-            self._place = place_of(self.path)
+            self._identity = identity_of(self.path)
             self._journal = self._open_journal()
-            self._place = place_of(self.path)
+            self._identity = identity_of(self.path)
             if self._file not in {None, self._journal.file}:
                 self._reporter.tell("spool_replaced", 1, "the spool's file has gone; another one is used")
                 self._on_replaced()
@@ -131,7 +131,7 @@ class SpoolFile:
     def _begin_anew(self, error: Exception) -> bool:
         """Set a damaged file aside; return whether that was it."""
         self.disconnect()
-        aside = set_aside(self.path, self._place, int(self._wall_clock())) if is_damage(error) else None
+        aside = set_aside(self.path, self._identity, int(self._wall_clock())) if is_damage(error) else None
         if aside is None:
             return False
         self._file = None

@@ -10,10 +10,10 @@ import math
 from collections.abc import Callable, Collection
 
 from otel_analytics.delivery.backoff import Gate, RetryPolicy
-from otel_analytics.delivery.negotiation import Plan
-from otel_analytics.delivery.parcel import Parcel
+from otel_analytics.delivery.batch import Batch
+from otel_analytics.delivery.http.negotiation import Plan
+from otel_analytics.delivery.http.wire import Outcome, Verdict
 from otel_analytics.delivery.settlement import Circumstances
-from otel_analytics.delivery.wire import Outcome, Verdict
 from otel_analytics.events import Kind
 
 _BATCHES_IN_FLIGHT = 2
@@ -22,7 +22,7 @@ _LAST_FAILURES = 3  # in a row, after which the exit stops waiting for the colle
 _UNWELL = frozenset({Verdict.UNAVAILABLE, Verdict.FAILED, Verdict.REFUSED})
 
 
-class Pace:
+class Throttle:
     """Counts requests in flight and remembers failures; the sender's lock guards it.
 
     Args:
@@ -37,9 +37,9 @@ class Pace:
         self._dice = dice
         self._gates = {kind: Gate(policy) for kind in Kind}
         self._in_flight = dict.fromkeys(Kind, 0)
-        self._hopeful_at = -math.inf
+        self._progress_at = -math.inf
         self._last_deadline: float | None = None
-        self._hopeless: set[Kind] = set()
+        self._given_up: set[Kind] = set()
 
     def is_busy(self, plan: Plan) -> bool:
         """Return whether as many requests are in flight as may be; until the first answer, just one may."""
@@ -62,11 +62,11 @@ class Pace:
         """Return when the next gate that is closed opens; infinity where none is."""
         return min((gate.opens_at for gate in self._gates.values() if gate.opens_at > now), default=math.inf)
 
-    def hope(self, now: float) -> None:
+    def note_progress(self, now: float) -> None:
         """Note a reason to expect answers: a thread was started, a request sent, an answer came."""
-        self._hopeful_at = now
+        self._progress_at = now
 
-    def hope_ends_at(self, waiting_since: float) -> float:
+    def progress_expected_until(self, waiting_since: float) -> float:
         """Return until when it makes sense to wait for the collector to take events.
 
         Args:
@@ -75,12 +75,12 @@ class Pace:
         """
         if any(gate.failures for gate in self._gates.values()):
             return -math.inf
-        return max(waiting_since + _PROGRESS_SECONDS / 2, self._hopeful_at + _PROGRESS_SECONDS)
+        return max(waiting_since + _PROGRESS_SECONDS / 2, self._progress_at + _PROGRESS_SECONDS)
 
-    def hasten(self) -> None:
+    def shorten_delay(self) -> None:
         """Shorten drawn delays, for a flush."""
         for gate in self._gates.values():
-            gate.hasten()
+            gate.shorten_delay()
 
     def begin_last_chance(self, deadline: float) -> bool:
         """Open all gates for the exit, the first time; return whether this is that time."""
@@ -90,48 +90,48 @@ class Pace:
                 gate.reopen()
         return is_first
 
-    def hopeful_kinds(self) -> Collection[Kind]:
+    def kinds_not_given_up(self) -> Collection[Kind]:
         """Return the kinds for which the exit still expects something of the collector."""
-        return self._gates.keys() - self._hopeless
+        return self._gates.keys() - self._given_up
 
     @property
     def is_last_chance(self) -> bool:
         """Whether the exit has begun, after which nothing is tried twice for its own fault."""
         return self._last_deadline is not None
 
-    def sent(self, parcel: Parcel, now: float) -> None:
+    def sent(self, batch: Batch, now: float) -> None:
         """Note a request."""
-        self._in_flight[parcel.kind] += 1
-        self.hope(now)
+        self._in_flight[batch.kind] += 1
+        self.note_progress(now)
 
-    def returned(self, parcel: Parcel) -> None:
+    def returned(self, batch: Batch) -> None:
         """Note that a request is over, whatever came of it."""
-        self._in_flight[parcel.kind] -= 1
+        self._in_flight[batch.kind] -= 1
 
-    def judge(self, parcel: Parcel, outcome: Outcome, sent_at: float, now: float) -> None:
+    def judge(self, batch: Batch, outcome: Outcome, sent_at: float, now: float) -> None:
         """Let an outcome open or close the gate of its kind."""
-        gate = self._gates[parcel.kind]
-        if outcome.verdict is Verdict.REFUSED and not parcel.is_suspect(gate.successes):
+        gate = self._gates[batch.kind]
+        if outcome.verdict is Verdict.REFUSED and not batch.is_suspect(gate.successes):
             gate.refused(sent_at, now)
         elif outcome.verdict in _UNWELL:
             gate.failed(sent_at, now, self._dice(), outcome.retry_after)
         else:
             gate.succeeded(sent_at)
-            self.hope(now)
+            self.note_progress(now)
         if self._last_deadline is not None and (
             gate.failures >= _LAST_FAILURES or gate.opens_at > self._last_deadline
         ):
-            self._hopeless.add(parcel.kind)
+            self._given_up.add(batch.kind)
 
-    def circumstances(self, parcel: Parcel, outcome: Outcome, now: float) -> Circumstances:
-        """Return what the settlement of a parcel needs to know."""
-        return Circumstances(self._own_due(parcel, outcome, now), self._gates[parcel.kind].successes)
+    def circumstances(self, batch: Batch, outcome: Outcome, now: float) -> Circumstances:
+        """Return what the settlement of a batch needs to know."""
+        return Circumstances(self._own_due(batch, outcome, now), self._gates[batch.kind].successes)
 
-    def _own_due(self, parcel: Parcel, outcome: Outcome, now: float) -> float:
-        """Return when a parcel that may itself be at fault is tried again; at the exit never."""
+    def _own_due(self, batch: Batch, outcome: Outcome, now: float) -> float:
+        """Return when a batch that may itself be at fault is tried again; at the exit never."""
         if self.is_last_chance:
             return math.inf
         if outcome.verdict is Verdict.REFUSED:
-            # Others go first when the gate opens: they show whether it was this parcel or the whole URL.
-            now = max(now, self._gates[parcel.kind].opens_at)
-        return now + self._policy.delay(parcel.attempts + 1, self._dice(), outcome.retry_after)
+            # Others go first when the gate opens: they show whether it was this batch or the whole URL.
+            now = max(now, self._gates[batch.kind].opens_at)
+        return now + self._policy.delay(batch.attempts + 1, self._dice(), outcome.retry_after)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import NamedTuple
 
-from otel_analytics.delivery.ledger import DropReason
+from otel_analytics.delivery.queue.ledger import DropReason
 from otel_analytics.events import EncodedEvent, Kind
 
 
@@ -19,7 +19,7 @@ class Row(NamedTuple):
 
 
 @dataclass
-class Fates:
+class RowChanges:
     """Rows whose fate is decided.
 
     Args:

@@ -9,7 +9,7 @@ from otel_analytics.events import EncodedEvent, Kind
 
 
 class Entry(NamedTuple):
-    """An event in the outbox.
+    """An event in the queue.
 
     Args:
         sequence: Its place in the order of acceptance by this process.
@@ -27,7 +27,7 @@ class Entry(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Parcel:
+class Batch:
     """Entries of one request, in order of acceptance; compared by identity, as a lease is.
 
     Args:
@@ -36,7 +36,7 @@ class Parcel:
         attempts: Requests already made for it.
         due: Earliest next attempt, monotonic seconds.
         successes_seen: Its gate's successes at its last failure: others that got through since then
-            make this parcel the suspect.
+            make this batch the suspect.
     """
 
     kind: Kind
@@ -54,17 +54,17 @@ class Parcel:
         """Each event's encoded body."""
         return [entry.event.body for entry in self.entries]
 
-    def with_entries(self, entries: tuple[Entry, ...]) -> Parcel:
-        """Return the same parcel with some of its entries only."""
-        return Parcel(self.kind, entries, self.attempts, self.due, self.successes_seen)
+    def with_entries(self, entries: tuple[Entry, ...]) -> Batch:
+        """Return the same batch with some of its entries only."""
+        return Batch(self.kind, entries, self.attempts, self.due, self.successes_seen)
 
-    def halves(self) -> tuple[Parcel, ...]:
-        """Return two parcels of half the entries, or itself where there is one entry."""
+    def halves(self) -> tuple[Batch, ...]:
+        """Return two batches of half the entries, or itself where there is one entry."""
         middle = len(self.entries) // 2
         if not middle:
             return (self,)
         return (self.with_entries(self.entries[:middle]), self.with_entries(self.entries[middle:]))
 
-    def singles(self) -> tuple[Parcel, ...]:
-        """Return a parcel for each entry."""
+    def singles(self) -> tuple[Batch, ...]:
+        """Return a batch for each entry."""
         return tuple(self.with_entries((entry,)) for entry in self.entries)

@@ -1,6 +1,6 @@
 """Every event has a fate and every loss a reason: accepted = delivered + dropped + pending, at any moment.
 
-The ledger has no lock of its own: the outbox changes it under the lock that guards the events it counts,
+The ledger has no lock of its own: the queue changes it under the lock that guards the events it counts,
 so a snapshot never shows an event twice or not at all.
 """
 

@@ -1,4 +1,4 @@
-"""The outbox on disk: what waits in memory is a row of the file too, and the rest is a row only.
+"""The queue on disk: what waits in memory is a row of the file too, and the rest is a row only.
 
 Accepting is one commit, shared by all threads that come while another one commits. Sending works on the
 lanes in memory, as without a spool; settling deletes the rows. The file may fail at any time - full, locked,
@@ -16,20 +16,20 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from otel_analytics.delivery.holdings import Holdings
+from otel_analytics.delivery.batch import Batch, Entry
 from otel_analytics.delivery.hooks import DropNotices
-from otel_analytics.delivery.journal import Journal
-from otel_analytics.delivery.lanes import NEVER, Lanes
-from otel_analytics.delivery.ledger import DropReason, LedgerSnapshot
-from otel_analytics.delivery.negotiation import Plan
-from otel_analytics.delivery.parcel import Entry, Parcel
-from otel_analytics.delivery.report import Reporter
-from otel_analytics.delivery.rows import Row
+from otel_analytics.delivery.http.negotiation import Plan
+from otel_analytics.delivery.logs import Reporter
+from otel_analytics.delivery.queue.lanes import NEVER, Lanes
+from otel_analytics.delivery.queue.ledger import DropReason, LedgerSnapshot
 from otel_analytics.delivery.settlement import Settlement
-from otel_analytics.delivery.spool_file import SpoolFile
+from otel_analytics.delivery.spool.books import Books
+from otel_analytics.delivery.spool.journal import Journal
+from otel_analytics.delivery.spool.rows import Row
+from otel_analytics.delivery.spool.spool_file import SpoolFile
 from otel_analytics.events import EncodedEvent, Kind
 
-_LOT = 500  # rows that memory takes from the file at least, so that not every row is a transaction
+_CHUNK = 500  # rows that memory takes from the file at least, so that not every row is a transaction
 _MOST_CLAIMED = 2_000  # and at most, so that nobody waits long for the lock
 
 _LAST_ROW = 2**62
@@ -73,7 +73,7 @@ class _Ticket:
 
 
 class Spool:
-    """An outbox whose events survive the process.
+    """An queue whose events survive the process.
 
     Args:
         path: The file.
@@ -104,12 +104,12 @@ class Spool:
         self._reporter = reporter
         self._notices = notices
         self._keep_free = max_queue_size // 2  # for new events, however large the backlog is
-        self._lot = max(1, min(_LOT, self._keep_free // 4))
+        self._chunk = max(1, min(_CHUNK, self._keep_free // 4))
         self._lanes = Lanes(capacity=max_queue_size, linger=linger)
-        self._holdings = Holdings()
+        self._books = Books()
         self._tickets: deque[_Ticket] = deque()
         self._backlog = set(Kind)  # kinds of which the file may have rows that are anybody's
-        self._tend_at = -NEVER
+        self._maintenance_due_at = -NEVER
         self._is_closing = False
         self._file = SpoolFile(
             path,
@@ -140,34 +140,34 @@ class Spool:
     def refuse(self, reason: DropReason, count: int) -> None:
         """Count events that cannot be kept; the file hears of them when it is used for something else."""
         with self._lock:
-            self._holdings.refuse(reason, count)
+            self._books.refuse(reason, count)
 
-    def take(self, plan: Plan, now: float, ripe_through: int, kinds: Collection[Kind]) -> Parcel | None:
+    def take(self, plan: Plan, now: float, flush_through: int, kinds: Collection[Kind]) -> Batch | None:
         """Lease what may be sent now, from memory; memory takes from the file what there is room for."""
         with self._lock:
             self._settle_rows()
             for kind in self._backlog & set(kinds):
                 self._refill(kind)
-            return self._lanes.take(plan, now, ripe_through, kinds)
+            return self._lanes.take(plan, now, flush_through, kinds)
 
     def ready_at(self, plan: Plan, kinds: Collection[Kind]) -> float:
         """Return when something of these kinds may be taken."""
         with self._lock:
             ready_at = self._lanes.ready_at(plan, kinds)
-            wants_file = self._holdings.has_fates or any(map(self._wanted, self._backlog & set(kinds)))
+            wants_file = self._books.has_changes or any(map(self._wanted, self._backlog & set(kinds)))
             if wants_file and not self._is_closing:
                 return min(ready_at, self._file.rests_until)
             return ready_at
 
-    def settle(self, parcel: Parcel, settlement: Settlement) -> bool:
+    def settle(self, batch: Batch, settlement: Settlement) -> bool:
         """End a lease: delete the rows of what was delivered or dropped."""
         with self._lock:
-            is_held = self._lanes.end_lease(parcel, settlement.again)
+            is_held = self._lanes.end_lease(batch, settlement.again)
             # Even of a revoked lease, rows go: they are anybody's by now, and need not be sent again.
-            for entry in settlement.delivered_of(parcel):
-                self._holdings.deliver(entry, is_held=is_held)
+            for entry in settlement.delivered_of(batch):
+                self._books.deliver(entry, is_held=is_held)
             for entry, reason in settlement.dropped:
-                self._holdings.drop(entry, reason, is_held=is_held)
+                self._books.drop(entry, reason, is_held=is_held)
             self._settle_rows()
         return is_held
 
@@ -176,27 +176,27 @@ class Spool:
         with self._lock:
             self._lanes.release_parked()
             self._is_closing = True
-            self._tend_at = NEVER
+            self._maintenance_due_at = NEVER
 
     def abandon(self, reason: DropReason) -> list[Entry]:
         """Leave rows for others; what only memory has is lost."""
         with self._lock:
             entries = self._lanes.clear()
-            lost = self._holdings.free(entries, reason)
+            lost = self._books.free(entries, reason)
             left = len(entries) - len(lost)
             if left:
                 self._reporter.tell("spooled", left, _LEFT, logging.INFO)
             self._settle_rows()
         return lost
 
-    def tend_at(self) -> float:
-        """Return when `tend` is due, monotonic seconds."""
-        return self._tend_at
+    def maintenance_due_at(self) -> float:
+        """Return when `maintain` is due, monotonic seconds."""
+        return self._maintenance_due_at
 
-    def tend(self, now: float) -> None:
+    def maintain(self, now: float) -> None:
         """Renew the lease, drop what is too old, and look for events that others left behind."""
         with self._lock:
-            self._tend_at = now + self._limits.lease / 3
+            self._maintenance_due_at = now + self._limits.lease / 3
             self._settle_rows()
             self._file.use(lambda journal: journal.beat())
             self._file.use(self._expire)
@@ -227,11 +227,11 @@ class Spool:
         """Return whether nothing up to a mark waits or travels, but for what other processes hold."""
         with self._lock:
             self._settle_rows()
-            if self._holdings.has_freed or self._lanes.oldest() <= mark.sequence:
+            if self._books.has_freed or self._lanes.oldest() <= mark.sequence:
                 return False
             found: list[bool] = []
             if self._file.read(lambda journal: found.append(journal.has_unowned(mark.row))):
-                return not found[0] and self._holdings.oldest_claimed() > mark.row
+                return not found[0] and self._books.oldest_claimed() > mark.row
             return self._file.is_inherited or not self._backlog
 
     def snapshot(self) -> LedgerSnapshot:
@@ -240,7 +240,7 @@ class Spool:
             self._settle_rows()
             found: list[LedgerSnapshot] = []
             self._file.read(lambda journal: found.append(journal.snapshot()))
-            return self._holdings.snapshot(list(self._lanes.entries()), found[0] if found else None)
+            return self._books.snapshot(list(self._lanes.entries()), found[0] if found else None)
 
     def close(self) -> None:
         """Close the file."""
@@ -291,22 +291,22 @@ class Spool:
     def _keep_volatile(self, events: Sequence[EncodedEvent]) -> list[Entry]:
         """Accept events in memory; return which of them, or of older volatile ones, are lost by that."""
         now = self._clock()
-        self._holdings.ledger.accept(len(events))
+        self._books.ledger.accept(len(events))
         added = (self._lanes.append(event, now) for event in events)
         displaced = [entry for entry in added if entry is not None]
-        return self._holdings.free(displaced, DropReason.QUEUE_FULL)
+        return self._books.free(displaced, DropReason.QUEUE_FULL)
 
     def _lose_rows(self) -> None:
-        self._holdings.lose_rows(self._lanes.entries(), through=self._lanes.newest)
+        self._books.lose_rows(self._lanes.entries(), through=self._lanes.newest)
 
     def _settle_rows(self) -> None:
-        if self._holdings.tell(self._file.use):
+        if self._books.tell(self._file.use):
             self._backlog = set(Kind)
 
     def _wanted(self, kind: Kind) -> int:
         """Return how many rows of a kind memory should take from the file now."""
         spare = self._lanes.room(kind) - self._keep_free
-        return 0 if spare < self._lot else min(spare, _MOST_CLAIMED)
+        return 0 if spare < self._chunk else min(spare, _MOST_CLAIMED)
 
     def _refill(self, kind: Kind) -> None:
         wanted = 0 if self._is_closing else self._wanted(kind)
@@ -314,16 +314,16 @@ class Spool:
         if wanted and self._file.use(lambda journal: rows.extend(journal.claim(kind, wanted))):
             for row in rows:
                 self._lanes.append(row.event, -NEVER, row.id)  # it has lingered long enough
-                self._holdings.claim(row.id)
+                self._books.claim(row.id)
             if len(rows) < wanted:
                 self._backlog.discard(kind)
 
     def _expire(self, journal: Journal) -> None:
         before = self._wall_clock() - self._limits.max_age
         expired = [row.event for row in journal.expire(before)]
-        mine = {row for entry in self._lanes.entries() if (row := self._holdings.row(entry)) is not None}
+        mine = {row for entry in self._lanes.entries() if (row := self._books.row(entry)) is not None}
         for entry in self._lanes.discard(journal.aged(mine, before)):
-            self._holdings.drop(entry, DropReason.EXPIRED, is_held=True)
+            self._books.drop(entry, DropReason.EXPIRED, is_held=True)
             expired.append(entry.event)
         self._settle_rows()
         self._tell_lost(DropReason.EXPIRED, expired)

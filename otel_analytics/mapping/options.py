@@ -13,7 +13,7 @@ from otel_analytics.mapping.noise import exclusion
 
 
 @dataclass(frozen=True)
-class Rules:
+class MappingOptions:
     """How spans become events.
 
     Args:
@@ -37,9 +37,9 @@ class Rules:
     max_endpoints: int
 
 
-def rules_from_config(config: Config) -> Rules:
+def options_from_config(config: Config) -> MappingOptions:
     """Return the rules that the options ask for."""
-    return Rules(
+    return MappingOptions(
         app_name=config.app_name,
         business_events={**BUILT_IN_BUSINESS_EVENTS, **config.business_events},
         anonymous_user_id=config.anonymous_user_id,

@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 
-from otel_analytics.delivery.wire import PATHS, Answer, NoAnswer, Request
+from otel_analytics.delivery.http.wire import PATHS, Answer, NoAnswer, Request
 
 _MAX_ANSWER_BYTES = 1_000_000  # an acknowledgement that lists every event of a batch is far below that
 _KEEP_ALIVE_SECONDS = 30.0

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from otel_analytics.client import AnalyticsClient
-from otel_analytics.delivery.database import open_existing
-from otel_analytics.delivery.journal import Journal
-from otel_analytics.delivery.ledger import LedgerSnapshot
+from otel_analytics.delivery.queue.ledger import LedgerSnapshot
+from otel_analytics.delivery.spool.journal import Journal
+from otel_analytics.delivery.spool.schema import open_existing
 from otel_analytics.errors import AnalyticsError
 from otel_analytics.events import Kind
 
-_LOT = 500  # rows read or deleted at a time
+_CHUNK = 500  # rows read or deleted at a time
 _IS_HELD = "(owner IN (SELECT id FROM owners WHERE expires_at >= :now))"
 _NO_LIMIT = 2**62
 _STEP_MILLIS = 500
@@ -140,7 +140,7 @@ def events(
     )
     with _opened(path) as connection:
         while left > 0:
-            values = {"now": now(), "after": after, "limit": min(left, _LOT)}
+            values = {"now": now(), "after": after, "limit": min(left, _CHUNK)}
             rows = connection.execute(query, values).fetchall()
             if not rows:
                 return
@@ -196,8 +196,8 @@ def purge(
             journal.beat()  # frees what dead processes held
             count = 0
             for kind in kinds:
-                while lot := journal.purge(kind, before, _LOT):
-                    count += lot
+                while chunk := journal.purge(kind, before, _CHUNK):
+                    count += chunk
                     progress(count)
             return count
         finally:

@@ -15,12 +15,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from otel_analytics.delivery.database import open_database, place_of
-from otel_analytics.delivery.ledger import DropReason, LedgerSnapshot
-from otel_analytics.delivery.rows import Fates, Row, make_room, size_of
+from otel_analytics.delivery.queue.ledger import DropReason, LedgerSnapshot
+from otel_analytics.delivery.spool.rows import Row, RowChanges, make_room, size_of
+from otel_analytics.delivery.spool.schema import identity_of, open_database
 from otel_analytics.events import EncodedEvent, Kind
 
-_LOT = 500  # rows at a time; SQLite before 3.32 takes 999 variables
+_CHUNK = 500  # rows at a time; SQLite before 3.32 takes 999 variables
 _FEW = 8  # rows, where one or two will mostly do
 _MOST_EXPIRED = 10_000
 
@@ -49,7 +49,7 @@ class Journal:
         self._max_bytes = max_bytes
         self._lease = lease
         self._connection = open_database(path)
-        self._place = place_of(path)
+        self._identity = identity_of(path)
         self._is_owner = False
         try:
             (self.file,) = self._connection.execute("SELECT file FROM books").fetchone()
@@ -63,7 +63,7 @@ class Journal:
 
     def is_displaced(self) -> bool:
         """Whether the path leads to another file by now, or to none."""
-        return place_of(self._path) != self._place
+        return identity_of(self._path) != self._identity
 
     def append(
         self, events: Sequence[EncodedEvent], held: Collection[int]
@@ -103,16 +103,16 @@ class Journal:
             self._connection.execute("UPDATE books SET accepted = accepted + ?", (sum(counts.values()),))
             self._count_dropped(counts)
 
-    def settle(self, fates: Fates) -> None:
+    def settle(self, changes: RowChanges) -> None:
         """Change rows; one that is gone already was counted by whoever deleted it."""
         with self._transaction():
-            delivered = self._delete(fates.delivered)
+            delivered = self._delete(changes.delivered)
             self._connection.execute("UPDATE books SET delivered = delivered + ?", (delivered,))
-            for reason, rows in fates.dropped.items():
+            for reason, rows in changes.dropped.items():
                 self._drop(rows, reason)
             self._connection.executemany(
                 "UPDATE events SET owner = NULL WHERE id = ? AND owner = ?",
-                [(row, self._owner) for row in fates.freed],
+                [(row, self._owner) for row in changes.freed],
             )
 
     def claim(self, kind: Kind, limit: int) -> list[Row]:
@@ -131,11 +131,11 @@ class Journal:
         expired: list[Row] = []
         with self._transaction():
             for kind in Kind:
-                lot = self._oldest_expired(kind, before)
-                while lot and len(expired) < _MOST_EXPIRED:
-                    self._drop([row.id for row in lot], DropReason.EXPIRED)
-                    expired += lot
-                    lot = self._oldest_expired(kind, before)
+                chunk = self._oldest_expired(kind, before)
+                while chunk and len(expired) < _MOST_EXPIRED:
+                    self._drop([row.id for row in chunk], DropReason.EXPIRED)
+                    expired += chunk
+                    chunk = self._oldest_expired(kind, before)
         return expired
 
     def purge(self, kind: Kind, before: float, limit: int) -> int:
@@ -149,9 +149,9 @@ class Journal:
     def aged(self, rows: Collection[int], before: float) -> set[int]:
         """Return which of some rows were accepted before a moment (seconds since the epoch)."""
         aged: set[int] = set()
-        for lot in _lots(sorted(rows)):
-            among = f"SELECT id FROM events WHERE accepted_at < ? AND id IN ({_marks(lot)})"  # noqa: S608 - marks
-            found = self._connection.execute(among, [before, *lot]).fetchall()
+        for chunk in _chunks(sorted(rows)):
+            among = f"SELECT id FROM events WHERE accepted_at < ? AND id IN ({_marks(chunk)})"  # noqa: S608 - marks
+            found = self._connection.execute(among, [before, *chunk]).fetchall()
             if not found:
                 break  # the younger ones have had less time still
             aged.update(row for (row,) in found)
@@ -223,7 +223,7 @@ class Journal:
     def _delete(self, rows: Collection[int]) -> int:
         """Delete rows, taking their bytes off the books; return how many there were."""
         deleted = 0
-        for some in _lots(rows):
+        for some in _chunks(rows):
             among = f"FROM events WHERE id IN ({_marks(some)})"
             count, size = self._connection.execute(
                 f"SELECT count(*), total(length(body)) {among}", some
@@ -244,7 +244,7 @@ class Journal:
         after, limit = 0, _FEW
         while rows := self._unowned(kind, limit, after):
             yield from rows
-            after, limit = rows[-1].id, _LOT
+            after, limit = rows[-1].id, _CHUNK
 
     def _unowned(self, kind: Kind, limit: int, after: int = 0) -> list[Row]:
         oldest = "SELECT id, event_id, body FROM events WHERE owner IS NULL AND kind = ? AND id > ?"
@@ -254,16 +254,16 @@ class Journal:
         """Look at the oldest rows only, since a backlog may be long, and rows are nearly in order of time."""
         oldest = "SELECT * FROM events WHERE owner IS NULL AND kind = ? ORDER BY id LIMIT ?"
         expired = f"SELECT id, event_id, body FROM ({oldest}) WHERE accepted_at < ?"  # noqa: S608 - a constant
-        return self._rows(kind, expired, (kind.value, _LOT, before))
+        return self._rows(kind, expired, (kind.value, _CHUNK, before))
 
     def _rows(self, kind: Kind, query: str, values: Sequence[object]) -> list[Row]:
         found = self._connection.execute(query, values)
         return [Row(row, EncodedEvent(kind, event_id, body)) for row, event_id, body in found]
 
 
-def _lots(rows: Collection[int]) -> Iterator[list[int]]:
+def _chunks(rows: Collection[int]) -> Iterator[list[int]]:
     every = list(rows)
-    return (every[start : start + _LOT] for start in range(0, len(every), _LOT))
+    return (every[start : start + _CHUNK] for start in range(0, len(every), _CHUNK))
 
 
 def _marks(values: Sequence[object]) -> str:

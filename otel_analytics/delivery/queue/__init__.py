@@ -1,0 +1,1 @@
+"""What waits to be sent: bounded, in two lanes, with a ledger; in memory."""

@@ -1,0 +1,1 @@
+"""The queue on disk: events survive crashes and outages."""
