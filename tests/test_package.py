@@ -71,7 +71,7 @@ def test_only_the_transport_imports_httpx() -> None:
         for path in files_of(".")
         if "demo" not in path.parts and any(name.split(".")[0] == "httpx" for name in imports_of(path))
     ]
-    assert users == ["delivery/transport.py"]
+    assert users == ["delivery/http/transport.py"]
 
 
 def test_the_core_needs_three_packages() -> None:
