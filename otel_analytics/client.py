@@ -6,9 +6,8 @@ microseconds on the caller's thread, no network, no exception.
 
 from __future__ import annotations
 
-import atexit
+import logging
 import os
-import sys
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -18,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector
 from opentelemetry.trace import format_span_id, format_trace_id, get_current_span
 
+from otel_analytics import process
 from otel_analytics.config import Config
 from otel_analytics.delivery.delivery import Delivery, check_spool
 from otel_analytics.delivery.http.transport import prepare_tls
-from otel_analytics.delivery.logs import logger
+from otel_analytics.delivery.logs import log_safely, logger
 from otel_analytics.delivery.queue.ledger import DropReason, LedgerSnapshot
-from otel_analytics.errors import EventError
+from otel_analytics.delivery.sender import Surroundings
+from otel_analytics.errors import ConfigError, EventError
 from otel_analytics.events import (
     BUILT_IN_BUSINESS_EVENTS,
     BusinessEvent,
@@ -40,9 +41,6 @@ if TYPE_CHECKING:
 
 _API_CALL_CONTENT_TYPE = "post"
 _DEVICE_TYPE = "desktop"
-
-
-_LIVE: weakref.WeakSet[AnalyticsClient] = weakref.WeakSet()
 
 
 class AnalyticsClient:
@@ -62,18 +60,20 @@ class AnalyticsClient:
     """
 
     def __init__(self, endpoint: str | None = None, *, config: Config | None = None, **options: Any) -> None:
+        if config is not None and (endpoint is not None or options):
+            given = ", ".join([*(["endpoint"] if endpoint is not None else []), *options])
+            raise ConfigError(f"config: give either a config or options; the config has its own for {given}")
         self.config = config or Config.resolve(endpoint=endpoint, **options)
         if self.config.spool_path is not None:
             check_spool(self.config.spool_path)
         prepare_tls(self.config.endpoint)
         self._app = self.config.app_name or _service_name()
         self._business_events = {**BUILT_IN_BUSINESS_EVENTS, **self.config.business_events}
+        self._surroundings: Surroundings | None = None  # the tests' clock and dice
         self._deliveries: dict[int, Delivery] = {}
+        self._is_closed = False
         if self.config.debug:
             logger.setLevel("DEBUG")
-        atexit.register(self._at_exit)
-        _LIVE.add(self)
-        _forget_after_fork(self)
 
     def track_view(
         self,
@@ -105,13 +105,13 @@ class AnalyticsClient:
                 rfc3339(nanos),
                 _text(content_id),
                 _text(content_type),
-                _session_id(event_id, nanos) if session_id is None else _text(session_id),
+                _optional_text(session_id) or _session_id(event_id, nanos),
                 _text(device_type),
                 self._app,
                 _optional_text(user_id),
                 duration,
                 _optional_text(ip_address),
-                {**(metadata or {}), **_trace_ids()},
+                {**_items(metadata), **_trace_ids()},
             )
 
         self._track(view)
@@ -133,12 +133,12 @@ class AnalyticsClient:
             target_type: The target's type.
             metadata: More about it; any values.
         """
-        user = _optional_text(user_id) or self.config.anonymous_user_id
-        if not user:
-            self._delivery().refuse(DropReason.ANONYMOUS)
-            return
 
-        def engagement(event_id: str, nanos: int) -> Event:
+        def engagement(event_id: str, nanos: int) -> Event | None:
+            user = _optional_text(user_id) or self.config.anonymous_user_id
+            if not user:
+                self._delivery().refuse(DropReason.ANONYMOUS)
+                return None
             return EngagementEvent(
                 event_id,
                 rfc3339(nanos),
@@ -146,7 +146,7 @@ class AnalyticsClient:
                 _text(metric_type),
                 _text(target_id),
                 _text(target_type),
-                {**(metadata or {}), **_trace_ids()},
+                {**_items(metadata), **_trace_ids()},
             )
 
         self._track(engagement)
@@ -171,7 +171,7 @@ class AnalyticsClient:
             ip_address: The caller's address.
         """
         self.track_view(
-            f"{method}:{endpoint}",
+            _joined(method, endpoint),
             _API_CALL_CONTENT_TYPE,
             user_id=user_id,
             duration=duration,
@@ -195,9 +195,9 @@ class AnalyticsClient:
             target_id: What it was done to.
             metadata: More about it; any values.
         """
-        business_event = self._business_events.get(event_type)
+        business_event = self._business_event(event_type)
         if business_event is None:
-            self._invalid(f"{str(event_type)[:100]!r} is not among business_events")
+            self._invalid("its event_type is not among business_events")
             return
         self._track_known(business_event, user_id, event_type, target_id, metadata)
 
@@ -209,7 +209,7 @@ class AnalyticsClient:
             patience_millis: Longest wait, milliseconds, where the queue is full and the collector is busy
                 taking it; 0 never waits.
         """
-        encoded = [encoded for event in events if (encoded := self._encoded(event)) is not None]
+        encoded = [encoded for event in events if (encoded := self._approved(event)) is not None]
         self._delivery().accept(encoded, patience_millis / 1000)
 
     def flush(self, timeout_millis: float = 30_000) -> bool:
@@ -233,9 +233,9 @@ class AnalyticsClient:
             Whether nothing was lost.
         """
         timeout = self.config.shutdown_timeout_millis if timeout_millis is None else timeout_millis
-        atexit.unregister(self._at_exit)
-        _LIVE.discard(self)
-        return self._delivery().shutdown(timeout / 1000)
+        delivery = self._delivery()
+        self._is_closed = True
+        return delivery.shutdown(timeout / 1000)
 
     def stats(self) -> LedgerSnapshot:
         """Return how many events this process has accepted, delivered, dropped by reason, and holds."""
@@ -287,16 +287,35 @@ class AnalyticsClient:
             business_event.metric_type,
             target_id,
             business_event.target_type,
-            {**(metadata or {}), "businessEventType": event_type},
+            {**_items(metadata), "businessEventType": event_type},
         )
 
-    def _track(self, build: Callable[[str, int], Event]) -> None:
+    def _business_event(self, name: str) -> BusinessEvent | None:
+        try:
+            return self._business_events.get(name)
+        except Exception:  # noqa: BLE001 - what cannot be hashed is the name of nothing
+            return None
+
+    def _track(self, build: Callable[[str, int], Event | None]) -> None:
         try:
             event = build(_random_uuid(), time.time_ns())
         except Exception as error:  # noqa: BLE001 - nothing raises into the application
             self._invalid(type(error).__name__ if not isinstance(error, EventError) else str(error))
             return
-        self.submit((event,))
+        if event is not None:
+            self.submit((event,))
+
+    def _approved(self, event: Event) -> EncodedEvent | None:
+        """Return an event as it waits and travels; `None` where it is not to be sent, which is counted."""
+        if self.config.before_send is None:
+            return self._encoded(event)
+        approved = self._delivery().approve(event)
+        if approved is not None:
+            return self._encoded(approved)
+        refused = self._encoded(event)
+        if refused is not None:
+            self._delivery().drop(DropReason.BEFORE_SEND, (refused,))
+        return None
 
     def _encoded(self, event: Event) -> EncodedEvent | None:
         try:
@@ -307,7 +326,8 @@ class AnalyticsClient:
 
     def _invalid(self, why: str) -> None:
         self._delivery().refuse(DropReason.INVALID)
-        logger.debug("invalid event: %s", why)
+        if logger.isEnabledFor(logging.DEBUG):
+            log_safely(logging.DEBUG, "invalid event: %s", why)
 
     def _delivery(self) -> Delivery:
         """Return this process's delivery; the pid tells, since a fork need not run any hook (uWSGI)."""
@@ -315,45 +335,20 @@ class AnalyticsClient:
         try:
             return self._deliveries[pid]
         except KeyError:
-            _at_end_of_child(self._at_exit)
             # `setdefault` is atomic: of two threads that come first together, both get the same one.
-            return self._deliveries.setdefault(pid, Delivery(self.config))
+            return self._begin(
+                self._deliveries.setdefault(pid, Delivery(self.config, self._surroundings)), pid
+            )
 
-    def _at_exit(self) -> None:
-        if os.getpid() in self._deliveries:
-            self._delivery().exit()
-
-    def _forget_parent(self) -> None:
-        inherited, self._deliveries = self._deliveries, {}
-        for delivery in inherited.values():
-            delivery.forget()
-
-
-def live_clients() -> list[AnalyticsClient]:
-    """Return the clients of this process that are still in use."""
-    return list(_LIVE)
-
-
-def _at_end_of_child(end: Callable[[], None]) -> None:
-    """Have a function called when a child of `multiprocessing` ends: they end without ``atexit``."""
-    # Another thread may be importing it just now: then this is no child of it.
-    parent_process = getattr(sys.modules.get("multiprocessing.process"), "parent_process", None)
-    if parent_process is not None and parent_process() is not None:
-        sys.modules["multiprocessing.util"].Finalize(None, end, exitpriority=0)
-
-
-def _forget_after_fork(client: AnalyticsClient) -> None:
-    """In a forked child let go of the parent's connections at once, rather than with the first event."""
-    if not hasattr(os, "register_at_fork"):  # Windows
-        return
-    reference = weakref.WeakMethod(client._forget_parent)  # noqa: SLF001 - same module
-
-    def after_in_child() -> None:
-        forget = reference()
-        if forget is not None:
-            forget()
-
-    os.register_at_fork(after_in_child=after_in_child)
+    def _begin(self, delivery: Delivery, pid: int) -> Delivery:
+        """Have this process's delivery noticed at its exit and forks, and ended when the client is gone."""
+        process.register(delivery)
+        weakref.finalize(self, delivery.abandon).atexit = False
+        for inherited in [other for other in self._deliveries if other != pid]:
+            self._deliveries.pop(inherited, None)
+        if self._is_closed:  # in the parent, before the fork
+            delivery.shutdown(0.0)
+        return delivery
 
 
 def _service_name() -> str:
@@ -370,6 +365,24 @@ def _session_id(event_id: str, nanos: int) -> str:
     return f"backend-{nanos // 1_000_000}-{event_id[-12:]}"
 
 
+def _joined(method: str, endpoint: str) -> str:
+    """Return ``METHOD:endpoint``; empty, which makes no event, where one of them cannot be said."""
+    try:
+        return f"{method}:{endpoint}"
+    except Exception:  # noqa: BLE001 - a `__str__` or `__format__` of somebody's own
+        return ""
+
+
+def _items(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what can be read of metadata, now, since the caller may go on and change it."""
+    if metadata is None:
+        return {}
+    try:
+        return dict(metadata)
+    except Exception:  # noqa: BLE001 - no mapping, or one of somebody's own: the event is worth more
+        return {}
+
+
 def _trace_ids() -> dict[str, str]:
     context = get_current_span().get_span_context()
     if not context.is_valid:
@@ -378,7 +391,11 @@ def _trace_ids() -> dict[str, str]:
 
 
 def _optional_text(value: Any) -> str | None:
-    return None if value is None else str(value)
+    """Return a value's text; `None` where it has none: an event is kept without an optional field."""
+    try:
+        return None if value is None else str(value) or None
+    except Exception:  # noqa: BLE001 - a `__str__` of somebody's own
+        return None
 
 
 def _text(value: Any) -> str:

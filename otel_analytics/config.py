@@ -151,7 +151,8 @@ class Config:
         None,
         Hook(),
         "A function of an event that returns it, a changed one (`dataclasses.replace`), or `None` to drop "
-        "it. It runs on the sending thread, and drops the event where it raises. Set in code only.",
+        "it. It runs where the event is made, before the event waits anywhere; where it raises, the event is "
+        "dropped. Set in code only.",
     )
     on_drop: Callable[..., Any] | None = _option(  # noqa: RUF009 - the same
         None,

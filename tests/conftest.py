@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,7 +11,6 @@ import pytest
 
 from otel_analytics import AnalyticsClient
 from otel_analytics.delivery.backoff import RetryPolicy
-from otel_analytics.delivery.delivery import Delivery
 from otel_analytics.delivery.sender import Surroundings
 
 QuickClient = Callable[..., AnalyticsClient]
@@ -35,10 +33,9 @@ def quick_client() -> Iterator[QuickClient]:
         **options: Any,
     ) -> AnalyticsClient:
         client = AnalyticsClient(endpoint, **{**_OPTIONS, **options})
-        around = Surroundings(policy=policy)
+        client._surroundings = Surroundings(policy=policy)
         if dice is not None:
-            around = replace(around, dice=dice)
-        client._deliveries[os.getpid()] = Delivery(client.config, around)
+            client._surroundings = replace(client._surroundings, dice=dice)
         clients.append(client)
         return client
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from otel_analytics import AnalyticsClient, LedgerSnapshot
 from otel_analytics.delivery.backoff import RetryPolicy
-from otel_analytics.delivery.delivery import Delivery
 from otel_analytics.delivery.sender import Surroundings
 
 LEASE = 0.6
@@ -41,15 +38,9 @@ def spooled(
 ) -> AnalyticsClient:
     """Return a client whose events wait in a file; without a path in memory."""
     client = AnalyticsClient(url, spool_path=path and str(path), **{**_OPTIONS, **options})
-    around = Surroundings(lease=lease, policy=policy, clock=clock, wall_clock=wall_clock)
-    client._deliveries[os.getpid()] = Delivery(client.config, around)
+    client._surroundings = Surroundings(lease=lease, policy=policy, clock=clock, wall_clock=wall_clock)
+    client._delivery()
     return client
-
-
-def again_in_this_process(client: AnalyticsClient, like: AnalyticsClient | None = None) -> None:
-    """Give a client a delivery of this process, quick as its parent's."""
-    around = (like or client)._deliveries[os.getppid()]._sender._around
-    client._deliveries[os.getpid()] = Delivery(client.config, replace(around))
 
 
 def balanced(stats: LedgerSnapshot) -> LedgerSnapshot:
@@ -77,7 +68,7 @@ PRELUDE = """
 import os, signal, sys, threading, time
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from spooling import again_in_this_process, spooled
+from spooling import spooled
 
 url, path = sys.argv[1], Path(sys.argv[2]) if sys.argv[2] else None
 

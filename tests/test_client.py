@@ -29,7 +29,7 @@ class Strange:
         {"content_id": None, "content_type": "x"},
         {"content_id": "", "content_type": "x"},
         {"content_id": Strange(), "content_type": "x"},
-        {"content_id": "p", "content_type": "x", "metadata": 3},
+        {"content_id": "p", "content_type": None},
     ],
 )
 def test_what_makes_no_event_is_counted_and_never_raised(arguments: dict[str, Any]) -> None:

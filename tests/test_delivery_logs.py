@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from otel_analytics.delivery.logs import Reporter
+from otel_analytics.delivery.logs import RateLimitedLog
 
 
 class _Clock:
@@ -19,10 +19,10 @@ class _Clock:
 
 def test_a_reason_is_told_once_a_minute_with_totals(caplog: pytest.LogCaptureFixture) -> None:
     clock = _Clock()
-    reporter = Reporter(clock)
+    log = RateLimitedLog(clock)
     for second in range(150):
         clock.now = float(second)
-        reporter.tell("queue_full", 2, "too many events")
+        log.tell("queue_full", 2, "too many events")
     assert [record.getMessage() for record in caplog.records] == [
         "too many events (queue_full: 2 now, 2 in all)",
         "too many events (queue_full: 120 now, 122 in all)",
@@ -31,10 +31,10 @@ def test_a_reason_is_told_once_a_minute_with_totals(caplog: pytest.LogCaptureFix
 
 
 def test_reasons_do_not_hide_one_another(caplog: pytest.LogCaptureFixture) -> None:
-    reporter = Reporter(_Clock())
-    reporter.tell("rejected", 1, "one")
-    reporter.tell("refused", 1, "two", logging.ERROR)
-    reporter.tell("rejected", 1, "three")
+    log = RateLimitedLog(_Clock())
+    log.tell("rejected", 1, "one")
+    log.tell("refused", 1, "two", logging.ERROR)
+    log.tell("rejected", 1, "three")
     told = [(record.levelname, record.getMessage()) for record in caplog.records]
     assert told == [
         ("WARNING", "one (rejected: 1 now, 1 in all)"),
@@ -44,11 +44,11 @@ def test_reasons_do_not_hide_one_another(caplog: pytest.LogCaptureFixture) -> No
 
 def test_many_threads_give_one_line(caplog: pytest.LogCaptureFixture) -> None:
     clock = _Clock()
-    reporter = Reporter(clock)
+    log = RateLimitedLog(clock)
 
     def tell() -> None:
         for _ in range(500):
-            reporter.tell("failed", 1, "text")
+            log.tell("failed", 1, "text")
 
     threads = [threading.Thread(target=tell) for _ in range(8)]
     for thread in threads:
@@ -56,6 +56,6 @@ def test_many_threads_give_one_line(caplog: pytest.LogCaptureFixture) -> None:
     for thread in threads:
         thread.join(10)
     clock.now = 60.0
-    reporter.tell("failed", 1, "text")
+    log.tell("failed", 1, "text")
     assert len(caplog.records) == 2
     assert "4001 in all" in caplog.records[1].getMessage()

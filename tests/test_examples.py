@@ -72,8 +72,8 @@ def test_grpc(collector: DevCollector, tmp_path: Path) -> None:
         example(f"{sys.executable} grpc_server.py", collector, tmp_path) as served,
         grpc.insecure_channel(f"{HOST}:{served.port}") as channel,
     ):
-        assert channel.unary_unary("/shop.Orders/FileIdentity")(b"42", timeout=10) == b"paid"
-        assert shown(collector.wait_for(2, _WAIT_MILLIS)) == {"RPC:shop.Orders/FileIdentity": 1, PURCHASE: 1}
+        assert channel.unary_unary("/shop.Orders/Place")(b"42", timeout=10) == b"paid"
+        assert shown(collector.wait_for(2, _WAIT_MILLIS)) == {"RPC:shop.Orders/Place": 1, PURCHASE: 1}
 
 
 @pytest.mark.parametrize("options", ["", "--max-tasks-per-child 1"], ids=["", "recycled after each task"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from conftest import QuickClient
 from driving import calls, track, within
@@ -79,7 +77,7 @@ def test_an_event_that_slips_in_behind_shutdown_is_counted(quick_client: QuickCl
     """Its thread looked whether all was closed just before it was."""
     with FaultyCollector() as collector:
         client = quick_client(collector.url)
-        delivery = client._deliveries[os.getpid()]
+        delivery = client._delivery()
         client.shutdown(100)
         delivery._closed = False
         delivery.accept([encode(_view(0))])

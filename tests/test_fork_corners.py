@@ -78,7 +78,6 @@ BEFORE_THE_FIRST_EVENT = """
 client = spooled(url, path)
 pid = fork()
 if not pid:
-    again_in_this_process(client)
     track(client, "child", 5)
     os._exit(0)
 os.waitpid(pid, 0)

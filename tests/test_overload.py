@@ -80,8 +80,8 @@ say(json.dumps([flushed, stats.accepted, stats.delivered, stats.dropped, stats.p
 
 
 def test_a_burst_at_a_slow_collector_is_bounded_and_keeps_engagements(path: Path | None) -> None:
-    """30,000 views in one go, at a collector that takes 100 ms for a batch of 500."""
-    with FaultyCollector(then=Accept(after_millis=100), batch="max=500") as collector:
+    """30,000 views in one go, at a collector that takes 200 ms for a batch of 500."""
+    with FaultyCollector(then=Accept(after_millis=200), batch="max=500") as collector:
         _, said = run(BURST_PROGRAM, collector.url, path, wait=100)
         flushed, accepted, delivered, dropped, pending, peak = json.loads(said.splitlines()[-1])
         assert flushed

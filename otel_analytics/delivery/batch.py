@@ -16,14 +16,12 @@ class Entry(NamedTuple):
         accepted_at: When that was, monotonic seconds.
         event: The event.
         row: Its row in the spool; `None` where only memory has it.
-        is_approved: Whether `before_send` has seen it.
     """
 
     sequence: int
     accepted_at: float
     event: EncodedEvent
     row: int | None = None
-    is_approved: bool = False
 
 
 @dataclass(frozen=True, eq=False)

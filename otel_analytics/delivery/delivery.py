@@ -1,10 +1,11 @@
-"""One delivery for one process: an queue, its sender, and the end of both.
+"""One delivery for one process: a queue, its sender, and the end of both.
 
 A fork makes a new one (see `client`): locks, threads and connections do not work in a child.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections import Counter
@@ -12,18 +13,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from otel_analytics import process
 from otel_analytics.config import Config
-from otel_analytics.delivery.hooks import Approval, DropNotices
+from otel_analytics.delivery.hooks import DropNotices, approve
 from otel_analytics.delivery.http.negotiation import Negotiation
 from otel_analytics.delivery.http.transport import Transport
-from otel_analytics.delivery.logs import Reporter
+from otel_analytics.delivery.logs import RateLimitedLog
 from otel_analytics.delivery.queue.ledger import DropReason, LedgerSnapshot
 from otel_analytics.delivery.queue.memory import MemoryQueue, Queue
 from otel_analytics.delivery.sender import Sender, Surroundings
 from otel_analytics.delivery.spool.schema import check_writable, is_damage
 from otel_analytics.delivery.spool.spool import Spool, SpoolLimits
 from otel_analytics.errors import ConfigError
-from otel_analytics.events import EncodedEvent
+from otel_analytics.events import EncodedEvent, Event
 
 
 class Delivery:
@@ -36,22 +38,25 @@ class Delivery:
 
     def __init__(self, config: Config, surroundings: Surroundings | None = None) -> None:
         around = surroundings or Surroundings()
+        self._pid = os.getpid()
         self._clock = around.clock
         self._exit_seconds = config.shutdown_timeout_millis / 1000
         self._exit_deadline: float | None = None
+        self._before_send = config.before_send
         self._closed = False
+        self._delivered_all = True
+        self._shutting_down = threading.Lock()
         self._noted: Counter[str] = Counter()
         self._noting = threading.Lock()
         self._ended = False
-        self._reporter = Reporter(around.clock)
-        self._notices = DropNotices(config.on_drop, self._reporter)
-        self._queue = _queue(config, around, self._reporter, self._notices)
+        self._log = RateLimitedLog(around.clock)
+        self._notices = DropNotices(config.on_drop, self._log)
+        self._queue = _queue(config, around, self._log, self._notices)
         self._sender = Sender(
             self._queue,
             Negotiation(config),
             lambda: Transport(config.endpoint, config.write_key, around.clock),
-            self._reporter,
-            Approval(config.before_send, view_metadata=config.view_metadata, reporter=self._reporter),
+            self._log,
             self._notices,
             timeout=config.timeout_millis / 1000,
             max_connections=config.max_connections,
@@ -68,38 +73,47 @@ class Delivery:
         if not events:
             return
         if self._closed:
-            self.refuse(DropReason.AFTER_SHUTDOWN, len(events))
-            self._notices.add(DropReason.AFTER_SHUTDOWN, events)
+            self.drop(DropReason.AFTER_SHUTDOWN, events)
             return
         if patience:
             self._sender.await_room(len(events), self._clock() + patience)
         displaced = self._queue.put(events)
         if displaced:
             self._notices.add(DropReason.QUEUE_FULL, [entry.event for entry in displaced])
-            self._reporter.tell(
+            self._log.tell(
                 DropReason.QUEUE_FULL.value,
                 len(displaced),
                 "too many events wait for the collector, the oldest are dropped; see max_queue_size",
             )
-        if interpreter_is_exiting():
+        if process.is_exiting():
             # Nobody may come after this to send it, and a thread may not start any more.
             self.exit()
         else:
             self._sender.wake()
         if self._ended:
             self._drop_late()
+        self._log.emit()
+
+    def approve(self, event: Event) -> Event | None:
+        """Return what `before_send` makes of an event, `None` where that is nothing to be sent."""
+        return event if self._before_send is None else approve(event, self._before_send, self._log)
+
+    def drop(self, reason: DropReason, events: Sequence[EncodedEvent]) -> None:
+        """Count events that are given up before they wait, and let `on_drop` hear of them."""
+        self.refuse(reason, len(events))
+        self._notices.add(reason, events)
 
     def refuse(self, reason: DropReason, count: int = 1) -> None:
         """Count events that were given but cannot be kept."""
         self._queue.refuse(reason, count)
         if reason in _REFUSALS:
-            self._reporter.tell(reason.value, count, _REFUSALS[reason])
+            self._log.tell(reason.value, count, _REFUSALS[reason])
 
     def note(self, what: str, count: int, text: str) -> None:
         """Count and log what is neither a delivery nor a loss of ours; one line a minute for each."""
         with self._noting:
             self._noted[what] += count
-        self._reporter.tell(what, count, text)
+        self._log.tell(what, count, text)
 
     def flush(self, timeout: float) -> bool:
         """Wait at most ``timeout`` seconds until all that was accepted is settled; return whether it is."""
@@ -109,20 +123,36 @@ class Delivery:
         """Send what is left in at most ``timeout`` seconds, drop and name the rest, and close.
 
         Returns:
-            Whether nothing was dropped. A second call does nothing and returns true.
+            Whether nothing was dropped. A second call waits for the first, and returns the same.
         """
-        if self._closed:
-            return True
-        self._closed = True
-        delivered = self._finish(self._before_exit(self._clock() + timeout))
-        self._sender.stop()
-        # A thread may have passed the look at `_closed` before; it looks at this after its event is in.
-        self._ended = True
-        self._drop_late()
-        self._queue.close()
-        return delivered
+        deadline = self._before_exit(self._clock() + timeout)
+        if not self._shutting_down.acquire(timeout=max(deadline - self._clock(), 0.0)):
+            return False
+        try:
+            if not self._closed:
+                self._closed = True
+                self._delivered_all = self._close(deadline)
+            return self._delivered_all
+        finally:
+            self._shutting_down.release()
 
-    def forget(self) -> None:
+    def abandon(self) -> None:
+        """Let the threads end once everything is settled: the client is gone, nothing comes any more."""
+        if self._pid == os.getpid():  # in a forked child nobody could release the parent's locks
+            self._sender.abandon(self)
+            self._notices.close()
+
+    def at_exit(self) -> None:
+        """Send what is left, as `exit` does."""
+        self.exit()
+
+    def before_fork(self) -> None:
+        """Do nothing: a child makes a delivery of its own."""
+
+    def after_fork_in_parent(self) -> None:
+        """Do nothing."""
+
+    def after_fork_in_child(self) -> None:
         """Let go in a forked child of what is the parent's: sockets, and what `on_drop` has yet to hear."""
         self._sender.forget()
         self._notices.forget()
@@ -135,14 +165,27 @@ class Delivery:
 
     def snapshot(self) -> LedgerSnapshot:
         """Return the ledger as it stands."""
-        return replace(self._queue.snapshot(), noted=dict(self._noted))
+        snapshot = self._queue.snapshot()
+        self._log.emit()
+        return replace(snapshot, noted=dict(self._noted))
+
+    def _close(self, deadline: float) -> bool:
+        delivered = self._finish(deadline)
+        self._sender.stop()
+        # A thread may have passed the look at `_closed` before; it looks at this after its event is in.
+        self._ended = True
+        self._drop_late()
+        self._queue.close()
+        self._notices.close()
+        self._log.emit()
+        return delivered
 
     def _finish(self, deadline: float) -> bool:
         finished = self._sender.finish(deadline)
         lost = [] if finished else self._queue.abandon(DropReason.SHUTDOWN)
         if lost:
             self._notices.add(DropReason.SHUTDOWN, [entry.event for entry in lost])
-            self._reporter.tell(
+            self._log.tell(
                 DropReason.SHUTDOWN.value,
                 len(lost),
                 "events are dropped at exit: the collector did not take them in time"
@@ -156,10 +199,10 @@ class Delivery:
         if late:
             reason = DropReason.AFTER_SHUTDOWN
             self._notices.add(reason, [entry.event for entry in late])
-            self._reporter.tell(reason.value, len(late), _REFUSALS[reason])
+            self._log.tell(reason.value, len(late), _REFUSALS[reason])
 
     def _before_exit(self, deadline: float) -> float:
-        if interpreter_is_exiting() and self._exit_deadline is None:
+        if process.is_exiting() and self._exit_deadline is None:
             self._exit_deadline = self._clock() + self._exit_seconds
         return deadline if self._exit_deadline is None else min(deadline, self._exit_deadline)
 
@@ -181,7 +224,7 @@ def check_spool(path: str) -> None:
         ) from None
 
 
-def _queue(config: Config, around: Surroundings, reporter: Reporter, notices: DropNotices) -> Queue:
+def _queue(config: Config, around: Surroundings, log: RateLimitedLog, notices: DropNotices) -> Queue:
     linger = config.flush_interval_millis / 1000
     if config.spool_path is None:
         return MemoryQueue(max_queue_size=config.max_queue_size, linger=linger, clock=around.clock)
@@ -196,7 +239,7 @@ def _queue(config: Config, around: Surroundings, reporter: Reporter, notices: Dr
         linger=linger,
         clock=around.clock,
         wall_clock=around.wall_clock,
-        reporter=reporter,
+        log=log,
         notices=notices,
     )
 
@@ -207,8 +250,3 @@ _REFUSALS = {
     DropReason.INVALID: "an event is dropped: what was given makes no event",
     DropReason.ANONYMOUS: "an engagement of nobody known is dropped, since anonymous_user_id is empty",
 }
-
-
-def interpreter_is_exiting() -> bool:
-    """Whether the main thread has ended, as it has when ``atexit`` functions run (CPython 3.10 to 3.13)."""
-    return not threading.main_thread().is_alive()

@@ -1,9 +1,15 @@
-"""What the operator is told: one line a minute for each reason, with totals, without payloads."""
+"""What the operator is told: one line a minute for each reason, with totals, without payloads.
+
+A logging handler is somebody else's code: it may track events itself, take long, or raise. So a line that is
+due while a lock of ours is held is deferred, and emitted by whoever has let go of all locks; and what a
+handler raises ends here.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,7 +25,7 @@ class _Tally:
     total: int = 0
 
 
-class Reporter:
+class RateLimitedLog:
     """Logs what happened to events, but never more than a line a minute for each reason.
 
     Args:
@@ -30,9 +36,10 @@ class Reporter:
         self._clock = clock
         self._lock = threading.Lock()
         self._tallies: dict[str, _Tally] = {}
+        self._deferred: deque[tuple[int, str]] = deque()
 
     def tell(self, reason: str, count: int, text: str, level: int = logging.WARNING) -> None:
-        """Log ``text`` with how often it happened since the last line and in all.
+        """Log ``text`` with how often it happened since the last line and in all; never under a lock.
 
         Args:
             reason: What the minute is counted for.
@@ -40,9 +47,29 @@ class Reporter:
             text: A sentence with the remedy.
             level: A level of `logging`.
         """
+        self.defer(reason, count, text, level)
+        self.emit()
+
+    def defer(self, reason: str, count: int, text: str, level: int = logging.WARNING) -> None:
+        """Have the same line logged by the next `emit`; may be called under a lock."""
         tally = self._due(reason, count)
         if tally is not None:
-            logger.log(level, "%s (%s: %d now, %d in all)", text, reason, *tally)
+            now, total = tally
+            self._deferred.append((level, f"{text} ({reason}: {now} now, {total} in all)"))
+
+    @property
+    def has_deferred(self) -> bool:
+        """Whether a line waits for `emit`."""
+        return bool(self._deferred)
+
+    def emit(self) -> None:
+        """Log what was deferred; never under a lock."""
+        while self._deferred:
+            try:
+                level, line = self._deferred.popleft()
+            except IndexError:  # another thread was faster
+                return
+            log_safely(level, "%s", line)
 
     def _due(self, reason: str, count: int) -> tuple[int, int] | None:
         """Decide under the lock; the caller logs outside it."""
@@ -55,3 +82,15 @@ class Reporter:
                 return None
             said, tally.unsaid, tally.said_at = tally.unsaid, 0, now
             return said, tally.total
+
+
+def log_safely(level: int, text: str, *values: object, exc_info: bool = False) -> None:
+    """Log, whatever the application's filters and handlers raise: that is no reason to stop sending."""
+    try:
+        logger.log(level, text, *values, exc_info=exc_info)
+    except FOREIGN_ERRORS:
+        return
+
+
+FOREIGN_ERRORS = (Exception, SystemExit)
+"""What a function of somebody else's may raise without consequence; an interrupt is not among these."""

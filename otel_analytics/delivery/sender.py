@@ -13,13 +13,13 @@ import random
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, detach, set_value
 
 from otel_analytics.delivery.backoff import RetryPolicy
 from otel_analytics.delivery.batch import Batch, Entry
-from otel_analytics.delivery.hooks import Approval, DropNotices
+from otel_analytics.delivery.hooks import DropNotices
 from otel_analytics.delivery.http.negotiation import ADVERTISEMENT, Negotiation, Plan
 from otel_analytics.delivery.http.transport import Transport
 from otel_analytics.delivery.http.wire import (
@@ -30,7 +30,7 @@ from otel_analytics.delivery.http.wire import (
     build_request,
     interpret,
 )
-from otel_analytics.delivery.logs import Reporter, logger
+from otel_analytics.delivery.logs import FOREIGN_ERRORS, RateLimitedLog, log_safely, logger
 from otel_analytics.delivery.queue.ledger import DropReason
 from otel_analytics.delivery.queue.memory import Queue
 from otel_analytics.delivery.settlement import Settlement, settle
@@ -38,7 +38,7 @@ from otel_analytics.delivery.throttle import Throttle
 from otel_analytics.events import Kind
 
 _LOOK_SECONDS = 0.25  # other processes settle what is in a shared spool, and nobody tells this one
-_NOTHING_SENT = Outcome(Verdict.ACCEPTED)
+_PAUSE_SECONDS = 1.0  # after a fault of ours, so that it cannot burn the processor
 _DOWN = "the collector is unavailable (%s); events wait and are sent again"
 _TROUBLE: Mapping[Verdict, tuple[int, str]] = {
     Verdict.UNAVAILABLE: (logging.WARNING, _DOWN),
@@ -74,8 +74,7 @@ class Sender:
         queue: Where events wait.
         negotiation: How the collector wants them.
         connect: Makes a transport; each thread has its own.
-        reporter: Tells the operator.
-        approval: What `before_send` lets through.
+        log: Tells the operator.
         notices: Tells `on_drop`.
         timeout: Seconds for one request.
         max_connections: Most requests in flight.
@@ -87,8 +86,7 @@ class Sender:
         queue: Queue,
         negotiation: Negotiation,
         connect: Callable[[], Transport],
-        reporter: Reporter,
-        approval: Approval,
+        log: RateLimitedLog,
         notices: DropNotices,
         *,
         timeout: float,
@@ -98,29 +96,32 @@ class Sender:
         self._queue = queue
         self._negotiation = negotiation
         self._connect = connect
-        self._reporter = reporter
-        self._approval = approval
+        self._log = log
         self._notices = notices
         self._timeout = timeout
         self._max_connections = max_connections
         self._around = surroundings
         self._throttle = Throttle(max_connections, surroundings.policy, surroundings.dice)
-        lock = threading.RLock()
-        self._changed = threading.Condition(lock)  # for the threads: something to send, or to end for
-        self._settled = threading.Condition(lock)  # for who waits in flush or shutdown
-        self._threads = 0
+        # Entered as itself by whoever tracks: `with` a lock is one step, while a condition is entered in
+        # Python code, where an exception from a signal handler would leave it held for good.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)  # for the threads: something to send, or to end for
+        self._settled = threading.Condition(self._lock)  # for who waits in flush or shutdown
+        self._starting = threading.Lock()
+        self._threads: set[threading.Thread] = set()
         self._idle = 0
         self._wake_at = 1.0
         self._transports: list[Transport] = []
         self._awaited: Collection[Kind] = tuple(Kind)  # those whose events end a wait
         self._flush_through = 0
         self._stopped = self._is_forgotten = False
+        self._abandoned_by: object = None
         self.last_problem = ""
 
     def wake(self) -> None:
         """Say that an event was put into the queue; cheap where nobody needs to know."""
         if self._queue.longest_lane(self._awaited) >= self._wake_at:
-            with self._changed:
+            with self._lock:
                 self._changed.notify()
         if not self._threads:
             self._start_thread()
@@ -166,6 +167,16 @@ class Sender:
             self._changed.notify_all()
             self._settled.notify_all()
 
+    def abandon(self, owner: object) -> None:
+        """End the threads once everything is settled: nobody is left who could put anything.
+
+        Args:
+            owner: Lives on as long as the threads do, so that an exit before they end still finds it.
+        """
+        self._abandoned_by = owner
+        with self._lock:
+            self._changed.notify_all()
+
     def forget(self) -> None:
         """Stop in a forked child, where gevent's threads, being greenlets, live on."""
         self._stopped = self._is_forgotten = True
@@ -188,7 +199,9 @@ class Sender:
         with self._changed:
             while not done() and (left := deadline - self._around.clock()) > 0:
                 self._settled.wait(min(left, _LOOK_SECONDS))
-        return self._queue.is_settled(mark)
+        settled = self._queue.is_settled(mark)
+        self._log.emit()
+        return settled
 
     def _nothing_to_come(self) -> bool:
         """Whether the exit has tried everything, and what is left had its last attempt or has no hope."""
@@ -198,27 +211,56 @@ class Sender:
         return self._queue.ready_at(plan, self._throttle.kinds_not_given_up()) == math.inf
 
     def _start_thread(self) -> bool:
-        with self._changed:
-            if self._stopped or self._threads >= self._max_connections:
-                return bool(self._threads)
-            self._threads += 1
-            self._throttle.note_progress(self._around.clock())
-        try:
-            threading.Thread(target=self._run, name="otel-analytics-sender", daemon=True).start()
-        except RuntimeError:
-            with self._changed:
-                self._threads -= 1
-            return False
+        """Start a thread where there may be more; return whether there is any.
+
+        A thread counts itself, once it runs, and this waits until it has: an exception from a signal handler
+        may end whoever starts it at any point, and the thread itself.
+        """
+        with self._starting:
+            with self._lock:
+                self._threads = {thread for thread in self._threads if thread.is_alive()}
+                if self._stopped or len(self._threads) >= self._max_connections:
+                    return bool(self._threads)
+                self._throttle.note_progress(self._around.clock())
+            runs = threading.Event()
+            thread = threading.Thread(
+                target=self._run, args=(runs,), name="otel-analytics-sender", daemon=True
+            )
+            try:
+                thread.start()
+            except RuntimeError:
+                return False
+            runs.wait(_PAUSE_SECONDS)
         return True
 
-    def _run(self) -> None:
+    def _run(self, runs: threading.Event) -> None:
+        myself = threading.current_thread()
         try:
-            self._work(lambda: self._stopped, math.inf)
+            with self._lock:
+                self._threads.add(myself)
+            runs.set()
+            while not self._has_ended():
+                self._work_safely()
         finally:
             self._rest_if_forgotten()
             with self._changed:
-                self._threads -= 1
+                self._threads.discard(myself)
                 self._settled.notify_all()
+
+    def _work_safely(self) -> None:
+        """Work; a fault of ours, or of what we call, neither ends the thread nor burns the processor."""
+        try:
+            self._work(self._has_ended, math.inf)
+        except FOREIGN_ERRORS:
+            log_safely(logging.ERROR, "sending failed unexpectedly", exc_info=True)
+            with self._changed:
+                if not self._stopped:
+                    self._changed.wait(_PAUSE_SECONDS)
+
+    def _has_ended(self) -> bool:
+        return self._stopped or (
+            self._abandoned_by is not None and self._queue.is_settled(self._queue.mark())
+        )
 
     def _rest_if_forgotten(self) -> None:
         """Keep a greenlet that a fork has copied from ending: `threading` forgot it and would complain."""
@@ -240,24 +282,32 @@ class Sender:
 
     def _next(self, done: Callable[[], bool], deadline: float) -> Batch | None:
         """Wait for something to send; `None`: done, or no time left."""
-        with self._changed:
-            while not done() and (now := self._around.clock()) < deadline:
+        while not done():
+            with self._changed:
+                now = self._around.clock()
+                if now >= deadline:
+                    return None
                 if now >= self._queue.maintenance_due_at():
                     self._queue.maintain(now)
                 step = self._step(now)
                 if isinstance(step, Batch):
                     self._throttle.sent(step, now)
-                    break
-                self._wait(min(step, deadline, self._queue.maintenance_due_at()) - now)
-            else:
-                return None
-            more = self._may_send_more(self._negotiation.plan(now), now)
-            if more and self._idle:
-                self._changed.notify()
-            wanted = more and not self._idle
-        if wanted:
-            self._start_thread()
-        return step
+                    wants_thread = self._share_work(now)
+                elif not (self._log.has_deferred or done()):
+                    self._wait(min(step, deadline, self._queue.maintenance_due_at()) - now)
+            self._log.emit()
+            if isinstance(step, Batch):
+                if wants_thread:
+                    self._start_thread()
+                return step
+        return None
+
+    def _share_work(self, now: float) -> bool:
+        """Wake an idle thread for what else may be sent now; return whether one has to be started for it."""
+        more = self._may_send_more(self._negotiation.plan(now), now)
+        if more and self._idle:
+            self._changed.notify()
+        return more and not self._idle
 
     def _wait(self, seconds: float) -> None:
         self._idle += 1
@@ -293,14 +343,13 @@ class Sender:
 
     def _deliver(self, batch: Batch, transport: Transport, timeout: float) -> None:
         sent_at = self._around.clock()
-        approved, refused = self._approval.of(batch)
         try:
-            outcome = self._exchange(approved, transport, timeout) if approved.entries else _NOTHING_SENT
-        except Exception as error:  # noqa: BLE001 - a fault of ours neither ends the thread nor loses events
-            logger.exception("sending failed unexpectedly")
+            outcome = self._exchange(batch, transport, timeout)
+        except FOREIGN_ERRORS as error:  # a fault of ours neither ends the thread nor loses events
+            log_safely(logging.ERROR, "sending failed unexpectedly", exc_info=True)
             outcome = Outcome(Verdict.FAILED, type(error).__name__)
         self._rest_if_forgotten()
-        settlement = self._conclude(batch, approved, refused, outcome, sent_at)
+        settlement = self._conclude(batch, outcome, sent_at)
         self._report(batch, outcome, settlement.dropped)
 
     def _exchange(self, batch: Batch, transport: Transport, timeout: float) -> Outcome:
@@ -308,7 +357,9 @@ class Sender:
         request = build_request(batch, compress=plan.gzip, unix_now=self._around.wall_clock())
         result = transport.send(request, max(timeout, 0.001))
         outcome = interpret(result, request, len(batch.entries), unix_now=self._around.wall_clock())
-        logger.debug("%d %s event(s): %s", len(batch.entries), batch.kind.value, outcome.verdict.name)
+        if logger.isEnabledFor(logging.DEBUG):
+            values = len(batch.entries), batch.kind.value, outcome.verdict.name
+            log_safely(logging.DEBUG, "%d %s event(s): %s", *values)
         with self._changed:
             self._learn(result, outcome, batch)
         return outcome
@@ -323,21 +374,12 @@ class Sender:
         elif outcome.verdict is Verdict.TOO_LARGE and len(batch.entries) > 1:
             self._negotiation.too_large(sum(map(len, batch.bodies)))
 
-    def _conclude(
-        self,
-        batch: Batch,
-        approved: Batch,
-        refused: tuple[tuple[Entry, DropReason], ...],
-        outcome: Outcome,
-        sent_at: float,
-    ) -> Settlement:
+    def _conclude(self, batch: Batch, outcome: Outcome, sent_at: float) -> Settlement:
         now = self._around.clock()
         with self._changed:
             self._throttle.returned(batch)
-            if outcome is not _NOTHING_SENT:
-                self._throttle.judge(batch, outcome, sent_at, now)
-            settlement = settle(approved, outcome, self._throttle.circumstances(batch, outcome, now))
-            settlement = replace(settlement, dropped=settlement.dropped + refused)
+            self._throttle.judge(batch, outcome, sent_at, now)
+            settlement = settle(batch, outcome, self._throttle.circumstances(batch, outcome, now))
             self._queue.settle(batch, settlement)
             self._changed.notify_all()
             self._settled.notify_all()
@@ -349,10 +391,10 @@ class Sender:
         if outcome.verdict in _TROUBLE:
             level, text = _TROUBLE[outcome.verdict]
             self.last_problem = outcome.reason
-            self._reporter.tell(outcome.verdict.name.lower(), count, text % outcome.reason, level)
+            self._log.tell(outcome.verdict.name.lower(), count, text % outcome.reason, level)
         for reason in {reason for _, reason in dropped}:
             events = [entry.event for entry, why in dropped if why is reason]
             self._notices.add(reason, events)
-            if reason is not DropReason.BEFORE_SEND:
-                text = f"an event is dropped: the collector answered {outcome.reason}"
-                self._reporter.tell(reason.value, len(events), text)
+            text = f"an event is dropped: the collector answered {outcome.reason}"
+            self._log.tell(reason.value, len(events), text)
+        self._log.emit()

@@ -7,10 +7,10 @@ and what looks like an id does not make a new one (`EndpointCap` bounds what is 
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
-from itertools import count
 from typing import Final
 from urllib.parse import unquote
 
@@ -145,8 +145,7 @@ class EndpointCap:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._known: set[str] = set()
-        self._counter = count(1)
-        self.folded = 0
+        self._folded: deque[None] = deque()
 
     def admit(self, endpoint: str) -> str:
         """Return ``endpoint``, or `OTHER` where it would be one too many."""
@@ -155,5 +154,14 @@ class EndpointCap:
         if len(self._known) < self._limit:
             self._known.add(endpoint)
             return endpoint
-        self.folded = next(self._counter)
+        self._folded.append(None)
         return OTHER
+
+    def take_folded(self) -> int:
+        """Return how many endpoints were folded since this was asked last; each is counted for one caller."""
+        folded = 0
+        with suppress(IndexError):  # another thread takes them too
+            while self._folded:
+                self._folded.popleft()
+                folded += 1
+        return folded

@@ -55,10 +55,9 @@ class SpanMapper:
         self._cap = EndpointCap(rules.max_endpoints)
         self._twins = Twins()
 
-    @property
-    def folded_endpoints(self) -> int:
-        """How many calls were folded into ``{other}``, theirs being one raw endpoint too many."""
-        return self._cap.folded
+    def take_folded_endpoints(self) -> int:
+        """Return how many calls were folded into ``{other}`` since this was asked last."""
+        return self._cap.take_folded()
 
     def map(self, span: ReadableSpan) -> Mapped:
         """Return the events of one ended span.

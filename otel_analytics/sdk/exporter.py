@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,8 +50,6 @@ class AnalyticsSpanExporter(SpanExporter):
         self._owns_client = client is None
         self._client = client or AnalyticsClient(**given)
         self._mapper = SpanMapper(options_from_config(self._client.config))
-        self._folded = 0
-        self._noting = threading.Lock()
         self._closed = False
 
     @property
@@ -101,9 +98,7 @@ class AnalyticsSpanExporter(SpanExporter):
             self._client.flush(timeout)
 
     def _note_folded(self) -> None:
-        with self._noting:
-            folded = self._mapper.folded_endpoints - self._folded
-            self._folded += folded
+        folded = self._mapper.take_folded_endpoints()
         if folded:
             self._client.note(
                 "endpoints_folded",

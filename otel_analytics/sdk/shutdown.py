@@ -17,7 +17,8 @@ from typing import Any
 
 from opentelemetry import trace
 
-from otel_analytics.client import live_clients
+from otel_analytics import process
+from otel_analytics.delivery.delivery import Delivery
 
 _Scope = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -96,8 +97,8 @@ def _flush_and_die(seconds: float, number: int, _: FrameType | None) -> None:
 def _flush_all(timeout_millis: float) -> None:
     # `BatchSpanProcessor` hands its spans to the exporter, but does not have the exporter flush.
     _provider_method("force_flush")()
-    for client in live_clients():
-        client.flush(timeout_millis)
+    for delivery in process.residents(Delivery):
+        delivery.flush(timeout_millis / 1000)
 
 
 def _within(seconds: float, work: Callable[[], object]) -> None:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from otel_analytics.delivery.batch import Batch, Entry
 from otel_analytics.delivery.hooks import DropNotices
 from otel_analytics.delivery.http.negotiation import Plan
-from otel_analytics.delivery.logs import Reporter
+from otel_analytics.delivery.logs import RateLimitedLog
 from otel_analytics.delivery.queue.lanes import NEVER, Lanes
 from otel_analytics.delivery.queue.ledger import DropReason, LedgerSnapshot
 from otel_analytics.delivery.settlement import Settlement
@@ -82,7 +82,7 @@ class Spool:
         linger: Seconds a fresh event waits for others to travel with.
         clock: Monotonic seconds.
         wall_clock: Seconds since the epoch.
-        reporter: Tells the operator.
+        log: Tells the operator.
         notices: Tells `on_drop`.
     """
 
@@ -95,13 +95,13 @@ class Spool:
         linger: float,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
-        reporter: Reporter,
+        log: RateLimitedLog,
         notices: DropNotices,
     ) -> None:
         self._limits = limits
         self._clock = clock
         self._wall_clock = wall_clock
-        self._reporter = reporter
+        self._log = log
         self._notices = notices
         self._keep_free = max_queue_size // 2  # for new events, however large the backlog is
         self._chunk = max(1, min(_CHUNK, self._keep_free // 4))
@@ -124,7 +124,7 @@ class Spool:
             on_replaced=self._lose_rows,
             clock=clock,
             wall_clock=wall_clock,
-            reporter=reporter,
+            log=log,
         )
         self._lock = self._file.lock
 
@@ -185,7 +185,7 @@ class Spool:
             lost = self._books.free(entries, reason)
             left = len(entries) - len(lost)
             if left:
-                self._reporter.tell("spooled", left, _LEFT, logging.INFO)
+                self._log.defer("spooled", left, _LEFT, logging.INFO)
             self._settle_rows()
         return lost
 
@@ -331,4 +331,4 @@ class Spool:
     def _tell_lost(self, reason: DropReason, events: Sequence[EncodedEvent]) -> None:
         if events:
             self._notices.add(reason, events)
-            self._reporter.tell(reason.value, len(events), _LOST[reason])
+            self._log.defer(reason.value, len(events), _LOST[reason])

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-import weakref
 from collections.abc import Callable
 from pathlib import Path
 
-from otel_analytics.delivery.logs import Reporter
+from otel_analytics import process
+from otel_analytics.delivery.logs import RateLimitedLog
 from otel_analytics.delivery.spool.journal import Journal
 from otel_analytics.delivery.spool.schema import FileIdentity, identity_of, is_damage, set_aside
 
@@ -30,7 +30,7 @@ class SpoolFile:
         on_replaced: Called where the file turns out to be another than before: all its rows are gone.
         clock: Monotonic seconds.
         wall_clock: Seconds since the epoch.
-        reporter: Tells the operator.
+        log: Tells the operator.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class SpoolFile:
         on_replaced: Callable[[], None],
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
-        reporter: Reporter,
+        log: RateLimitedLog,
     ) -> None:
         self.path = path
         self.pid = os.getpid()
@@ -52,13 +52,14 @@ class SpoolFile:
         self._on_replaced = on_replaced
         self._clock = clock
         self._wall_clock = wall_clock
-        self._reporter = reporter
+        self._log = log
         self._journal: Journal | None = None
         self._file: int | None = None
         self._identity: FileIdentity | None = None
         self._failures = 0
         self._is_closed = False
-        _LIVE[id(self)] = self
+        self._is_held_for_fork = False
+        process.register(self)
 
     @property
     def is_open(self) -> bool:
@@ -101,6 +102,26 @@ class SpoolFile:
             self._journal.disconnect()
             self._journal = None
 
+    def at_exit(self) -> None:
+        """Do nothing: whoever uses the file closes it."""
+
+    def before_fork(self) -> None:
+        """Finish what other threads are doing with the file, and close it."""
+        # A fork without hooks leaves files behind whose locks nobody can release any more: those stay.
+        if self.pid == os.getpid():
+            self.lock.acquire()
+            self._is_held_for_fork = True
+            self.disconnect()
+
+    def after_fork_in_parent(self) -> None:
+        """Let others use the file again."""
+        if self._is_held_for_fork:
+            self._is_held_for_fork = False
+            self.lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """Do nothing: the lock stays held, and a child's spool opens the file anew."""
+
     def _attempt(self, work: Callable[[Journal], object]) -> Exception | None:
         try:
             work(self._opened())
@@ -117,13 +138,13 @@ class SpoolFile:
             self._journal = self._open_journal()
             self._identity = identity_of(self.path)
             if self._file not in {None, self._journal.file}:
-                self._reporter.tell("spool_replaced", 1, "the spool's file has gone; another one is used")
+                self._log.defer("spool_replaced", 1, "the spool's file has gone; another one is used")
                 self._on_replaced()
             self._file = self._journal.file
         return self._journal
 
     def _refuse_inherited(self) -> None:
-        for other in _live():
+        for other in process.residents(SpoolFile):
             if other.is_open and other.pid != self.pid and other.path == self.path:
                 self.is_inherited = True
                 raise InheritedFileError
@@ -137,14 +158,14 @@ class SpoolFile:
         self._file = None
         self._on_replaced()
         text = f"the spool is damaged ({error}); set aside as {aside.name}, begun anew"
-        self._reporter.tell("spool_damaged", 1, text)
+        self._log.defer("spool_damaged", 1, text)
         return True
 
     def _rest(self, error: Exception) -> None:
         self.disconnect()
         self.rests_until = self._clock() + min(_SHORTEST_REST * 2**self._failures, _LONGEST_REST)
         self._failures += 1
-        self._reporter.tell("spool_failed", 1, f"the spool cannot be used ({error}); events wait in memory")
+        self._log.defer("spool_failed", 1, f"the spool cannot be used ({error}); events wait in memory")
 
 
 class InheritedFileError(sqlite3.OperationalError):
@@ -155,37 +176,3 @@ class InheritedFileError(sqlite3.OperationalError):
             "it was open in the parent, and the server forked without Python's hooks:"
             " load the application in the workers, as uWSGI does with `lazy-apps`"
         )
-
-
-# By id, since a list of the values is made in one step, whatever other threads add meanwhile.
-_LIVE: weakref.WeakValueDictionary[int, SpoolFile] = weakref.WeakValueDictionary()
-_forking: dict[int, list[SpoolFile]] = {}
-
-
-def _live() -> list[SpoolFile]:
-    return [file for reference in _LIVE.valuerefs() if (file := reference()) is not None]
-
-
-def _before_fork() -> None:
-    """Finish what other threads are doing with this process's files, and close them."""
-    # A fork without hooks leaves files behind whose locks nobody can release any more: those are not touched.
-    files = _forking[threading.get_ident()] = [file for file in _live() if file.pid == os.getpid()]
-    for file in files:
-        file.lock.acquire()
-        file.disconnect()
-
-
-def _after_fork_in_parent() -> None:
-    for file in _forking.pop(threading.get_ident(), ()):
-        file.lock.release()
-
-
-def _after_fork_in_child() -> None:
-    _forking.clear()
-    _LIVE.clear()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-    )
