@@ -24,6 +24,7 @@ from otel_analytics.delivery.http.transport import prepare_tls
 from otel_analytics.delivery.logs import log_safely, logger
 from otel_analytics.delivery.queue.ledger import DropReason, LedgerSnapshot
 from otel_analytics.delivery.sender import Surroundings
+from otel_analytics.encoding import field_text, readable_items
 from otel_analytics.errors import ConfigError, EventError
 from otel_analytics.events import (
     BUILT_IN_BUSINESS_EVENTS,
@@ -103,15 +104,15 @@ class AnalyticsClient:
             return ViewEvent(
                 event_id,
                 rfc3339(nanos),
-                _text(content_id),
-                _text(content_type),
-                _optional_text(session_id) or _session_id(event_id, nanos),
-                _text(device_type),
+                _required(content_id),
+                _required(content_type),
+                field_text(session_id) or _session_id(event_id, nanos),
+                _required(device_type),
                 self._app,
-                _optional_text(user_id),
+                field_text(user_id) or None,
                 duration,
-                _optional_text(ip_address),
-                {**_items(metadata), **_trace_ids()},
+                field_text(ip_address) or None,
+                {**readable_items(metadata), **_trace_ids()},
             )
 
         self._track(view)
@@ -135,7 +136,7 @@ class AnalyticsClient:
         """
 
         def engagement(event_id: str, nanos: int) -> Event | None:
-            user = _optional_text(user_id) or self.config.anonymous_user_id
+            user = field_text(user_id) or self.config.anonymous_user_id
             if not user:
                 self._delivery().refuse(DropReason.ANONYMOUS)
                 return None
@@ -143,10 +144,10 @@ class AnalyticsClient:
                 event_id,
                 rfc3339(nanos),
                 user,
-                _text(metric_type),
-                _text(target_id),
-                _text(target_type),
-                {**_items(metadata), **_trace_ids()},
+                _required(metric_type),
+                _required(target_id),
+                _required(target_type),
+                {**readable_items(metadata), **_trace_ids()},
             )
 
         self._track(engagement)
@@ -287,7 +288,7 @@ class AnalyticsClient:
             business_event.metric_type,
             target_id,
             business_event.target_type,
-            {**_items(metadata), "businessEventType": event_type},
+            {**readable_items(metadata), "businessEventType": event_type},
         )
 
     def _business_event(self, name: str) -> BusinessEvent | None:
@@ -373,16 +374,6 @@ def _joined(method: str, endpoint: str) -> str:
         return ""
 
 
-def _items(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return what can be read of metadata, now, since the caller may go on and change it."""
-    if metadata is None:
-        return {}
-    try:
-        return dict(metadata)
-    except Exception:  # noqa: BLE001 - no mapping, or one of somebody's own: the event is worth more
-        return {}
-
-
 def _trace_ids() -> dict[str, str]:
     context = get_current_span().get_span_context()
     if not context.is_valid:
@@ -390,15 +381,8 @@ def _trace_ids() -> dict[str, str]:
     return {"traceId": format_trace_id(context.trace_id), "spanId": format_span_id(context.span_id)}
 
 
-def _optional_text(value: Any) -> str | None:
-    """Return a value's text; `None` where it has none: an event is kept without an optional field."""
-    try:
-        return None if value is None else str(value) or None
-    except Exception:  # noqa: BLE001 - a `__str__` of somebody's own
-        return None
-
-
-def _text(value: Any) -> str:
-    if value is None or value == "":
+def _required(value: Any) -> str:
+    text = field_text(value)
+    if not text:
         raise EventError("a required field is missing")
-    return str(value)
+    return text

@@ -3,21 +3,29 @@
 Encoding is optimistic. Almost every body is plain JSON already, so it is encoded straight away; only where
 that fails, or gives too much, is the value walked and cleaned. Text is what the contract's own client sends
 (ECMAScript's ``JSON.stringify``): compact, UTF-8 not escaped.
+
+The caller waits for this, so it has a bound: what has too many items or too much text is not even tried, and
+a walk ends when it has seen as much as one body may hold.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from codecs import utf_8_decode as _utf_8
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from itertools import islice
 from typing import Any
+
+from otel_analytics.errors import FOREIGN_ERRORS
 
 MAX_BODY_BYTES = 256_000
 """Largest body of one event; beyond it, values are shortened until it fits."""
 
+_MAX_NODES = 4_096
 _MAX_TEXT = 8_192
 _MAX_ITEMS = 256
 _MAX_DEPTH = 12
@@ -25,6 +33,9 @@ _LARGEST_INT = 2**63
 _CUT = "…[truncated]"
 _CYCLE = "[circular]"
 _TOO_DEEP = "[too deep]"
+_UNREADABLE = "[unreadable]"
+_SCALARS = frozenset({bool, int, float, type(None)})
+_COLLECTIONS = (dict, list, tuple, Mapping, set, frozenset)
 
 
 def encode_json(value: Mapping[str, Any]) -> bytes:
@@ -37,12 +48,12 @@ def encode_json(value: Mapping[str, Any]) -> bytes:
         The JSON, in which values that JSON has no form for are replaced (see `json_safe`).
     """
     try:
+        if not _is_small(value):
+            return _shortened(value)
         body = _ENCODER.encode(value).encode()
-    except (TypeError, ValueError, RecursionError):
-        body = _ENCODER.encode(json_safe(value)).encode()
-    if len(body) <= MAX_BODY_BYTES:
-        return body
-    return _shortened(value)
+    except FOREIGN_ERRORS:  # what JSON has no form for, and what a value of somebody's own may raise
+        return _shortened(value)
+    return body if len(body) <= MAX_BODY_BYTES else _shortened(value)
 
 
 def json_safe(value: Any, *, max_text: int = _MAX_TEXT, max_items: int = _MAX_ITEMS) -> Any:
@@ -59,8 +70,49 @@ def json_safe(value: Any, *, max_text: int = _MAX_TEXT, max_items: int = _MAX_IT
     return _Cleaner(max_text, max_items).clean(value, ())
 
 
+def field_text(value: Any) -> str:
+    """Return the text of an event's own field; empty where it has none, or raises."""
+    if isinstance(value, (str, bytes)):
+        return _as_text(value) if isinstance(value, bytes) else str.__str__(value)
+    try:
+        return "" if value is None else str(value.value if isinstance(value, Enum) else value)
+    except FOREIGN_ERRORS:
+        return ""
+
+
+def readable_items(mapping: Any) -> dict[Any, Any]:
+    """Return what can be read of a mapping, item by item; nothing where it is none."""
+    if not isinstance(mapping, Mapping):
+        return {}
+    try:
+        return dict(mapping)
+    except FOREIGN_ERRORS:
+        return {key: _item(mapping, key) for key in _readable(mapping)}
+
+
+def _is_small(value: Mapping[str, Any]) -> bool:
+    """Whether encoding a body is sure to take no time: it has few items and little text, however deep."""
+    nodes, characters = _MAX_NODES, MAX_BODY_BYTES
+    waiting: list[Any] = [value]
+    while waiting:
+        collection = waiting.pop()
+        nodes -= len(collection)
+        if nodes < 0 or characters < 0:
+            return False
+        for item in collection.values() if isinstance(collection, Mapping) else collection:
+            kind = type(item)
+            if kind is str:
+                characters -= len(item)
+            elif kind not in _SCALARS:
+                if isinstance(item, _COLLECTIONS):
+                    waiting.append(item)
+                elif isinstance(item, (str, bytes, bytearray)):
+                    characters -= len(item)
+    return characters >= 0
+
+
 def _shortened(value: Mapping[str, Any]) -> bytes:
-    """Halve what a text and a collection may hold until the body fits; what is left of it is still true."""
+    """Clean, and halve what a text and a collection may hold until it fits: what is left is still true."""
     max_text, max_items = _MAX_TEXT, _MAX_ITEMS
     while True:
         body = _ENCODER.encode(json_safe(value, max_text=max_text, max_items=max_items)).encode()
@@ -70,20 +122,26 @@ def _shortened(value: Mapping[str, Any]) -> bytes:
 
 
 class _Cleaner:
-    """Walks a value once; ``parents`` are the ids of the collections it stands in."""
+    """Walks a value once; ``parents`` are the ids of the collections it stands in.
+
+    After `_MAX_NODES` items, or as much text as no body can hold, collections end where they are.
+    """
 
     def __init__(self, max_text: int, max_items: int) -> None:
         self._max_text = max_text
         self._max_items = max_items
+        self._nodes = _MAX_NODES
+        self._characters = 2 * MAX_BODY_BYTES
 
     def clean(self, value: Any, parents: tuple[int, ...]) -> Any:
+        self._nodes -= 1
         if isinstance(value, (str, bytes, bytearray, memoryview)):
-            return self._text(_as_text(value))
+            return self._text(value)
         if value is None or isinstance(value, (bool, int, float)):
             return _number(value)
-        if isinstance(value, Mapping) or _is_collection(value):
+        if isinstance(value, _COLLECTIONS):
             return self._collection(value, parents)
-        return self._text(_as_text(_or_text(value)))
+        return self._text(_or_text(value))
 
     def _collection(self, value: Any, parents: tuple[int, ...]) -> Any:
         if id(value) in parents:
@@ -91,26 +149,38 @@ class _Cleaner:
         if len(parents) >= _MAX_DEPTH:
             return _TOO_DEEP
         inside = (*parents, id(value))
-        try:
-            if isinstance(value, Mapping):
-                pairs = _first(value.items(), self._max_items)
-                return {self._text(_as_text(_or_text(k))): self.clean(v, inside) for k, v in pairs}
-            return [self.clean(item, inside) for item in _first(value, self._max_items)]
-        except Exception:  # noqa: BLE001 - a collection of somebody's own may raise anything
-            return _unrepresentable(value)
+        items = self._within_bounds(_readable(value))
+        if isinstance(value, Mapping):
+            return {self._text(_or_text(key)): self.clean(_item(value, key), inside) for key in items}
+        return [self.clean(item, inside) for item in items]
 
-    def _text(self, text: str) -> str:
-        if len(text) <= self._max_text:
-            return text
-        return text[: self._max_text] + _CUT
+    def _within_bounds(self, items: Iterator[Any]) -> Iterator[Any]:
+        for item in islice(items, self._max_items):
+            if self._nodes <= 0 or self._characters <= 0:
+                return
+            yield item
+
+    def _text(self, value: Any) -> str:
+        text = _as_text(value, self._max_text + 1)
+        if len(text) > self._max_text:
+            text = text[: self._max_text] + _CUT
+        self._characters -= len(text)
+        return text
 
 
-def _first(items: Iterable[Any], count: int) -> list[Any]:
-    return [item for _, item in zip(range(count), items, strict=False)]
+def _readable(items: Iterable[Any]) -> Iterator[Any]:
+    """Yield what comes before the end or an exception: a collection may be somebody's own."""
+    try:
+        yield from items
+    except FOREIGN_ERRORS:
+        return
 
 
-def _is_collection(value: Any) -> bool:
-    return isinstance(value, (list, tuple, set, frozenset))
+def _item(mapping: Mapping[Any, Any], key: Any) -> Any:
+    try:
+        return mapping[key]
+    except FOREIGN_ERRORS:
+        return _UNREADABLE
 
 
 def _number(value: float | None) -> float | str | None:
@@ -121,15 +191,17 @@ def _number(value: float | None) -> float | str | None:
     return value
 
 
-def _as_text(value: Any) -> str:
+def _as_text(value: Any, longest: int = 2**31) -> str:
+    """Return at least ``longest`` characters of a text where it has so many, without reading much further."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         raw = bytes(value)
-        try:
-            return raw.decode()
+        try:  # a character of four bytes may be cut at the end
+            return raw.decode() if len(raw) <= 4 * longest else _utf_8(raw[: 4 * longest])[0]
         except UnicodeDecodeError:
-            return raw.hex()
+            return raw[:longest].hex()
     # UTF-16 joins the surrogates that make a pair, and replaces those that stand alone.
-    return str.__str__(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    text = str.__str__(value)[: 2 * longest]
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _or_text(value: Any) -> str:
@@ -144,7 +216,7 @@ def _or_text(value: Any) -> str:
         if isinstance(value, Decimal):
             return str(value)
         return str(value)
-    except Exception:  # noqa: BLE001 - a `__str__` of somebody's own may raise anything
+    except FOREIGN_ERRORS:
         return _unrepresentable(value)
 
 

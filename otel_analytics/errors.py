@@ -20,3 +20,7 @@ class ConfigError(AnalyticsError, ValueError):
 
 class EventError(AnalyticsError, ValueError):
     """An event cannot be built from what was given. The message names the field."""
+
+
+FOREIGN_ERRORS = (Exception, SystemExit)
+"""What somebody else's code may raise without consequence: all that stops no program. An interrupt does."""

@@ -7,14 +7,14 @@ An absent optional value leaves its key out of the body; there is no ``null``.
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from otel_analytics.encoding import encode_json
+from otel_analytics.encoding import encode_json, field_text, readable_items
 from otel_analytics.errors import EventError
 
 
@@ -111,18 +111,23 @@ class ViewEvent:
         Args:
             view_metadata: Whether to add `metadata`, which the base contract's views do not have.
         """
-        body: dict[str, Any] = {"contentId": self.content_id, "contentType": self.content_type}
-        if self.user_id is not None:
-            body["userId"] = self.user_id
-        body["sessionId"] = self.session_id
-        if self.duration is not None:
-            body["duration"] = _json_number(self.duration)
-        if self.ip_address is not None:
-            body["ipAddress"] = self.ip_address
-        body["deviceType"] = self.device_type
-        body["app"] = self.app
+        body: dict[str, Any] = {
+            "contentId": field_text(self.content_id),
+            "contentType": field_text(self.content_type),
+            "userId": field_text(self.user_id),
+            "sessionId": field_text(self.session_id),
+            "duration": _milliseconds(self.duration),
+            "ipAddress": field_text(self.ip_address),
+            "deviceType": field_text(self.device_type),
+            "app": field_text(self.app),
+        }
+        for key in ("userId", "ipAddress"):
+            if not body[key]:
+                del body[key]
+        if body["duration"] is None:
+            del body["duration"]
         if view_metadata:
-            body["metadata"] = {**self.metadata, "eventId": self.event_id, "timestamp": self.timestamp}
+            body["metadata"] = _with_id(self)
         return body
 
 
@@ -156,11 +161,11 @@ class EngagementEvent:
     def body(self) -> dict[str, Any]:
         """Return the JSON object of ``POST /analytics/track/engagement``."""
         return {
-            "userId": self.user_id,
-            "metricType": self.metric_type,
-            "targetId": self.target_id,
-            "targetType": self.target_type,
-            "metadata": {**self.metadata, "eventId": self.event_id, "timestamp": self.timestamp},
+            "userId": field_text(self.user_id),
+            "metricType": field_text(self.metric_type),
+            "targetId": field_text(self.target_id),
+            "targetType": field_text(self.target_type),
+            "metadata": _with_id(self),
         }
 
 
@@ -176,8 +181,15 @@ class EncodedEvent(NamedTuple):
 
 
 def encode(event: Event, *, view_metadata: bool = True) -> EncodedEvent:
-    """Encode an event; whatever its values are, this gives a body (see `encoding`)."""
+    """Encode an event; whatever its other values are, this gives a body (see `encoding`).
+
+    Raises:
+        EventError: A field that the contract requires is missing, or has no text.
+    """
     body = event.body(view_metadata=view_metadata) if isinstance(event, ViewEvent) else event.body()
+    for key, value in body.items():
+        if value == "":
+            raise EventError(f"{key} is missing")
     return EncodedEvent(event.kind, _header_text(event.event_id), encode_json(body))
 
 
@@ -228,11 +240,18 @@ def _header_text(event_id: str) -> str:
     return quote(event_id, errors="surrogatepass")
 
 
-def _json_number(value: float) -> float | None:
-    """A whole float loses its fraction, as in ECMAScript; what is no finite number becomes none."""
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            return None
-        if value.is_integer():
-            return int(value)
-    return value
+def _milliseconds(value: Any) -> float | None:
+    """Return a duration as ECMAScript writes it, a whole one without a fraction; `None` where it is none."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    if not 0 <= value <= sys.float_info.max:
+        return None
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _with_id(event: Event) -> dict[str, Any]:
+    """Return the metadata on the wire; what can be read of it, where it is somebody's own."""
+    metadata = event.metadata
+    if type(metadata) is not dict:
+        metadata = readable_items(metadata)
+    return {**metadata, "eventId": event.event_id, "timestamp": event.timestamp}

@@ -45,7 +45,7 @@ def test_an_unknown_business_event_is_counted_and_never_raised() -> None:
 
 
 def test_an_event_made_by_hand_that_cannot_be_encoded_is_counted() -> None:
-    broken = EngagementEvent("id", "2026-01-01T00:00:00.000Z", "u", "m", "t", metadata=3)  # type: ignore[arg-type]
+    broken = EngagementEvent("id", "2026-01-01T00:00:00.000Z", "", "m", "t")
     with AnalyticsClient("http://127.0.0.1:9") as client:
         client.submit([broken])
         assert client.stats().dropped == {"invalid": 1}

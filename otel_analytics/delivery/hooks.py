@@ -14,9 +14,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from otel_analytics.delivery.logs import FOREIGN_ERRORS, RateLimitedLog
+from otel_analytics.delivery.logs import RateLimitedLog
 from otel_analytics.delivery.queue.ledger import DropReason
-from otel_analytics.errors import EventError
+from otel_analytics.errors import FOREIGN_ERRORS, EventError
 from otel_analytics.events import EncodedEvent, Event, decode
 
 BeforeSend = Callable[[Event], Event | None]

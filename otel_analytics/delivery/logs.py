@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from otel_analytics.errors import FOREIGN_ERRORS
+
 logger = logging.getLogger("otel_analytics")
 
 _QUIET_SECONDS = 60.0
@@ -90,7 +92,3 @@ def log_safely(level: int, text: str, *values: object, exc_info: bool = False) -
         logger.log(level, text, *values, exc_info=exc_info)
     except FOREIGN_ERRORS:
         return
-
-
-FOREIGN_ERRORS = (Exception, SystemExit)
-"""What a function of somebody else's may raise without consequence; an interrupt is not among these."""

@@ -30,11 +30,12 @@ from otel_analytics.delivery.http.wire import (
     build_request,
     interpret,
 )
-from otel_analytics.delivery.logs import FOREIGN_ERRORS, RateLimitedLog, log_safely, logger
+from otel_analytics.delivery.logs import RateLimitedLog, log_safely, logger
 from otel_analytics.delivery.queue.ledger import DropReason
 from otel_analytics.delivery.queue.memory import Queue
 from otel_analytics.delivery.settlement import Settlement, settle
 from otel_analytics.delivery.throttle import Throttle
+from otel_analytics.errors import FOREIGN_ERRORS
 from otel_analytics.events import Kind
 
 _LOOK_SECONDS = 0.25  # other processes settle what is in a shared spool, and nobody tells this one

@@ -1,0 +1,174 @@
+"""Any value becomes JSON, in bounded time: what a body may hold, and what is done with the rest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otel_analytics import EngagementEvent, MetricType, ViewEvent
+from otel_analytics.encoding import MAX_BODY_BYTES, encode_json
+from otel_analytics.errors import EventError
+from otel_analytics.events import encode
+
+TIME = "2026-01-01T00:00:00.000Z"
+PLAIN = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    # lone surrogates are the walk's
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner),
+    max_leaves=50,
+)
+
+
+@given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), PLAIN))
+def test_plain_json_is_said_as_it_is(value: dict[str, Any]) -> None:
+    assert encode_json(value) == json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+class Counted(list[Any]):
+    """A list that counts how often it was read."""
+
+    read = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for item in super().__iter__():
+            type(self).read += 1
+            yield item
+
+
+def shared_lists(depth: int) -> list[Any]:
+    value: list[Any] = Counted([1.5] * 4)
+    for _ in range(depth):
+        value = Counted([value] * 4)
+    return value
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Counted([0.1] * 1_000_000),
+        lambda: shared_lists(10),
+        lambda: Counted([Counted([1] * 1_000) for _ in range(1_000)]),
+        lambda: Counted(["x" * 100_000] * 1_000),
+        lambda: Counted([b"\xff" * 100_000] * 1_000),
+    ],
+    ids=["floats", "shared", "nested", "texts", "bytes"],
+)
+def test_what_is_large_is_not_read_to_its_end(make: Callable[[], Any]) -> None:
+    value, Counted.read = make(), 0
+    body = encode_json({"first": 1, "large": value, "last": 2})
+    assert len(body) <= MAX_BODY_BYTES
+    assert Counted.read <= 60_000, "a few thousand for each time that it is shortened"
+    assert json.loads(body)["first"] == 1
+    assert json.loads(body)["large"]
+
+
+def test_a_cycle_and_great_depth_are_marked() -> None:
+    cycle: list[Any] = [1]
+    cycle.append(cycle)
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert json.loads(encode_json({"cycle": cycle})) == {"cycle": [1, "[circular]"]}
+    assert b"[too deep]" in encode_json({"deep": deep})
+    while deep:  # CPython's own end of such a list is no part of this
+        deep = deep.pop()
+
+
+class Partly(Mapping[str, Any]):
+    """A mapping of which one item cannot be read, and which ends by raising."""
+
+    def __getitem__(self, key: str) -> Any:
+        if key == "bad":
+            raise RuntimeError(key)
+        return key.upper()
+
+    def __iter__(self) -> Iterator[str]:
+        yield "good"
+        yield "bad"
+        yield "later"
+        raise SystemExit
+
+    def __len__(self) -> int:
+        raise ValueError
+
+
+def test_what_raises_is_replaced_item_by_item() -> None:
+    read = {"good": "GOOD", "bad": "[unreadable]", "later": "LATER"}
+    assert json.loads(encode_json({"a": Partly(), "b": [Partly(), 1]})) == {"a": read, "b": [read, 1]}
+    event = EngagementEvent("id", TIME, "u", "m", "t", metadata=Partly())
+    assert json.loads(encode(event).body)["metadata"] == {**read, "eventId": "id", "timestamp": TIME}
+
+
+def view(**fields: Any) -> dict[str, Any]:
+    values = {
+        "content_id": "c",
+        "content_type": "t",
+        "session_id": "s",
+        "device_type": "d",
+        "app": "a",
+        **fields,
+    }
+    body: dict[str, Any] = json.loads(encode(ViewEvent("id", TIME, **values)).body)
+    return body
+
+
+@pytest.mark.parametrize(
+    "duration",
+    [float("nan"), float("inf"), -1, -0.5, Decimal(3), "3", True, 10**400, [], {}, object()],
+    ids=lambda value: f"{type(value).__name__} {str(value)[:5]}",
+)
+def test_a_duration_that_is_none_is_left_out(duration: Any) -> None:
+    assert "duration" not in view(duration=duration)
+
+
+@pytest.mark.parametrize("duration", [0, 0.0, 1, 1.5, 1e15, 2**53])
+def test_a_duration_stays(duration: float) -> None:
+    assert view(duration=duration)["duration"] == duration
+
+
+class NoText:
+    """A value whose text is an exception."""
+
+    def __str__(self) -> str:
+        raise SystemExit
+
+
+@pytest.mark.parametrize("field", ["user_id", "ip_address"])
+@pytest.mark.parametrize("value", ["", None, NoText(), b""], ids=["empty", "none", "raising", "bytes"])
+def test_an_optional_text_that_is_none_is_left_out(field: str, value: Any) -> None:
+    assert set(view(**{field: value})) == {
+        "contentId",
+        "contentType",
+        "sessionId",
+        "deviceType",
+        "app",
+        "metadata",
+    }
+
+
+@pytest.mark.parametrize("metadata", [None, 3, [1], "text", NoText()], ids=lambda value: type(value).__name__)
+def test_metadata_that_is_no_mapping_is_left_out(metadata: Any) -> None:
+    assert view(metadata=metadata)["metadata"] == {"eventId": "id", "timestamp": TIME}
+
+
+@pytest.mark.parametrize("field", ["content_id", "content_type", "session_id", "device_type", "app"])
+@pytest.mark.parametrize("value", ["", None, NoText()], ids=["empty", "none", "raising"])
+def test_an_event_without_a_required_field_is_none(field: str, value: Any) -> None:
+    with pytest.raises(EventError, match="is missing"):
+        view(**{field: value})
+
+
+def test_a_field_is_text_whatever_its_type() -> None:
+    event = EngagementEvent("id", TIME, 5, MetricType.PURCHASE, b"t")  # type: ignore[arg-type]
+    body = json.loads(encode(event).body)
+    assert (body["userId"], body["metricType"], body["targetId"]) == ("5", "purchase", "t")
