@@ -144,6 +144,36 @@ def test_replay_says_what_is_left(
     assert rows_of(path, "SELECT count(*) FROM events WHERE owner IS NULL") == 25
 
 
+def test_replay_drops_nothing_by_age(
+    tmp_path: Path,
+    collector: FaultyCollector,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The workers kept events for 30 days; neither this tool's default nor its environment is theirs."""
+    path = tmp_path / "spool.db"
+    client = spooled(
+        collector.url, path, wall_clock=lambda: time.time() - 29 * 24 * HOUR, max_spool_age_hours=720
+    )
+    track(client, 5)
+    client.shutdown()
+    monkeypatch.setenv("OTEL_EXPORTER_ANALYTICS_MAX_SPOOL_AGE_HOURS", "1")
+    collector.resume()
+    assert spool(capsys, "replay", path, "--endpoint", collector.url)[0] == 0
+    assert len(calls(collector)) == 5
+
+
+def test_replay_says_what_is_lost(
+    path: Path, collector: FaultyCollector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    collector.resume()
+    collector.behave(Answer(400))
+    collector.batch = None
+    code, said = spool(capsys, "replay", path, "--endpoint", collector.url)
+    assert code == 1
+    assert said.splitlines()[-2:] == ["24 delivered, 1 dropped, 0 left", "dropped: 1 rejected"]
+
+
 def test_replay_leaves_to_a_running_worker_what_it_holds(
     tmp_path: Path, collector: FaultyCollector, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -92,10 +92,58 @@ def test_another_programs_database_is_refused_and_not_touched(path: Path, journa
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("content", [b"garbage" * 1_000, b"A letter.\n"], ids=["garbage", "text"])
+def test_what_is_no_database_is_refused_and_not_moved(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match="not a database"):
+        AnalyticsClient(spool_path=str(path))
+    with FaultyCollector() as collector:
+        path.unlink()
+        client = AnalyticsClient(collector.url, spool_path=str(path), flush_interval_millis=10)
+        path.write_bytes(content)  # between the look at construction and the first event
+        tracked = track(client, 3)
+        assert client.flush(5_000)
+        one_each(collector, tracked)
+        client.shutdown()
+    assert path.read_bytes() == content
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("target", ["there", "nowhere"])
+def test_a_symbolic_link_is_not_followed(path: Path, tmp_path: Path, target: str) -> None:
+    elsewhere = tmp_path / target
+    if target == "there":
+        elsewhere.touch(mode=0o644)
+    path.symlink_to(elsewhere)
+    with pytest.raises(ConfigError, match="symbolic link"):
+        AnalyticsClient(spool_path=str(path))
+    assert elsewhere.exists() == (target == "there")
+    assert target == "nowhere" or elsewhere.stat().st_size == 0
+
+
+def test_another_users_file_is_refused(path: Path) -> None:
+    if os.geteuid():
+        pytest.skip("only root can give a file away")
+    path.touch()
+    os.chown(path, 65534, 65534)
+    with pytest.raises(ConfigError, match="another user"):
+        AnalyticsClient(spool_path=str(path))
+    assert path.stat().st_size == 0
+
+
+def test_an_existing_files_permissions_are_tightened(path: Path) -> None:
+    for name in ("spool.db", "spool.db-wal", "spool.db-shm"):
+        path.with_name(name).touch()
+        path.with_name(name).chmod(0o666)
+    with spooled(NOWHERE, path) as client:
+        track(client, 1)
+        assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o600}
+
+
 TORN = b"SQLite format 3\x00" + b"\xff" * 8_000
 
 
-@pytest.mark.parametrize("content", [b"garbage" * 1_000, TORN], ids=["garbage", "torn"])
+@pytest.mark.parametrize("content", [TORN, TORN + b"garbage" * 1_000], ids=["torn", "garbage"])
 def test_a_damaged_file_is_set_aside(path: Path, content: bytes, caplog: pytest.LogCaptureFixture) -> None:
     path.write_bytes(content)
     with FaultyCollector() as collector, spooled(collector.url, path) as client:

@@ -187,7 +187,7 @@ def _run_spool(options: argparse.Namespace) -> int:
 _SPOOL_ACTIONS: Mapping[str, str] = {
     "status": "Say what a spool holds, and what became of the rest.",
     "list": "List the events that a spool holds, oldest first.",
-    "replay": "Deliver what a spool holds now; exit code 1 where something is left.",
+    "replay": "Deliver what a spool holds now; exit code 1 where something is left, or was dropped.",
     "purge": "Throw events away; they count as dropped for the reason `purged`.",
 }
 _KIND: Mapping[str, Any] = {"choices": [kind.value for kind in Kind], "help": "of this kind only"}

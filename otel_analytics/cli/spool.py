@@ -1,4 +1,4 @@
-"""``otel-analytics spool``: the words around `spool_tool`."""
+"""``otel-analytics spool``: the words around `delivery.spool.admin`."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ Say = Callable[[str], None]
 
 _PROGRESS_SECONDS = 0.5
 _HOUR = 3_600.0
+_LONGEST_AGE_HOURS = 87_600  # ten years, the option's most
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 
@@ -37,7 +38,7 @@ def run(options: argparse.Namespace, say: Say) -> bool:
         say: Takes a line of the result.
 
     Returns:
-        Whether all is done; false where `replay` leaves something.
+        Whether all is done; false where `replay` leaves or loses something.
 
     Raises:
         ConfigError: An option of `replay` has a value it cannot have.
@@ -61,13 +62,22 @@ def _list(options: argparse.Namespace, say: Say) -> bool:
 
 def _replay(options: argparse.Namespace, say: Say) -> bool:
     before = status(options.path)
-    client = AnalyticsClient(options.endpoint, write_key=options.write_key, spool_path=str(options.path))
+    client = AnalyticsClient(
+        options.endpoint,
+        write_key=options.write_key,
+        spool_path=str(options.path),
+        # How old an event may get is for the workers to say, by an option that this process does not know.
+        max_spool_age_hours=_LONGEST_AGE_HOURS,
+    )
     say(f"replaying {before.ledger.pending:,} events to {client.config.endpoint}")
     after = replay(options.path, client, options.patience, lambda now: say(_since(before, now)))
     say(_since(before, after))
     if after.held:
         say(f"{after.held:,} of them are held by {after.processes:,} running process(es), which send them")
-    return not after.ledger.pending
+    lost = after.ledger.dropped_since(before.ledger)
+    if lost:
+        say("dropped: " + _counted(lost))
+    return not after.ledger.pending and not lost
 
 
 def _purge(options: argparse.Namespace, say: Say) -> bool:
@@ -115,7 +125,7 @@ def _seldom(say: Say) -> Say:
 
 def _lines(now: Status) -> list[str]:
     ledger = now.ledger
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(ledger.dropped.items()))
+    reasons = _counted(ledger.dropped)
     free = ledger.pending - now.held
     lines = [
         f"accepted   {ledger.accepted:,}",
@@ -132,6 +142,10 @@ def _lines(now: Status) -> list[str]:
     if ledger.pending:
         lines.append(f"  {now.held:,} held by {now.processes:,} running process(es), {free:,} by nobody")
     return lines
+
+
+def _counted(dropped: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(dropped.items()))
 
 
 def _as_json(now: Status) -> str:
@@ -166,7 +180,7 @@ def _time(event: SpooledEvent) -> str:
 def _since(before: Status, now: Status) -> str:
     """Say what became of events between two moments."""
     delivered = now.ledger.delivered - before.ledger.delivered
-    dropped = sum(now.ledger.dropped.values()) - sum(before.ledger.dropped.values())
+    dropped = sum(now.ledger.dropped_since(before.ledger).values())
     return f"{delivered:,} delivered, {dropped:,} dropped, {now.ledger.pending:,} left"
 
 

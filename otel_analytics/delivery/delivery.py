@@ -22,7 +22,7 @@ from otel_analytics.delivery.logs import RateLimitedLog
 from otel_analytics.delivery.queue.ledger import DropReason, LedgerSnapshot
 from otel_analytics.delivery.queue.memory import MemoryQueue, Queue
 from otel_analytics.delivery.sender import Sender, Surroundings
-from otel_analytics.delivery.spool.schema import check_writable, is_damage
+from otel_analytics.delivery.spool.schema import check_writable
 from otel_analytics.delivery.spool.spool import Spool, SpoolLimits
 from otel_analytics.errors import ConfigError
 from otel_analytics.events import EncodedEvent, Event
@@ -216,8 +216,6 @@ def check_spool(path: str) -> None:
     try:
         check_writable(Path(path))
     except (sqlite3.Error, OSError) as error:
-        if is_damage(error):
-            return  # it is set aside at the first use, with a line in the log
         raise ConfigError(
             f"spool_path={path!r}: cannot be used ({error})."
             " Name a file of its own, in a directory that exists and that this process may write."

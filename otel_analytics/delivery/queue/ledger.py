@@ -60,6 +60,10 @@ class LedgerSnapshot:
             self.pending + other.pending,
         )
 
+    def dropped_since(self, before: LedgerSnapshot) -> dict[str, int]:
+        """Return how many more events are given up than at an earlier moment, by reason."""
+        return dict(Counter(self.dropped) - Counter(before.dropped))
+
 
 class Ledger:
     """Counts; the owner of the events holds the lock."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -32,6 +33,9 @@ CREATE TABLE IF NOT EXISTS books (
 CREATE TABLE IF NOT EXISTS dropped (reason TEXT PRIMARY KEY, count INTEGER NOT NULL);
 INSERT INTO books (file) SELECT random() WHERE NOT EXISTS (SELECT 1 FROM books);
 """
+_MAGIC = b"SQLite format 3\x00"
+_SIDE_FILES = ("-wal", "-shm")
+_OTHERS_BITS = 0o077
 _BUSY_SECONDS = 1.0
 _RETRY_SECONDS = 0.02
 
@@ -46,6 +50,10 @@ class ForeignFileError(sqlite3.OperationalError):
         super().__init__("the file is a database of something else, or of another version")
 
 
+class UnsafeFileError(sqlite3.OperationalError):
+    """Somebody else could have put this file here, or could change where it leads."""
+
+
 def open_database(path: Path) -> sqlite3.Connection:
     """Open the file, making it where there is none.
 
@@ -57,6 +65,7 @@ def open_database(path: Path) -> sqlite3.Connection:
     # that is there must not be opened beside SQLite: closing it cancels all locks this process has on it.
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    _make_safe(path)
     return _connected(path, _make)
 
 
@@ -69,6 +78,24 @@ def open_existing(path: Path) -> sqlite3.Connection:
     """
     path.stat()  # SQLite would make it
     return _connected(path, _refuse_empty)
+
+
+def _make_safe(path: Path) -> None:
+    """Take permissions away from others, so that events are read by nobody else.
+
+    Raises:
+        UnsafeFileError: The path is a symbolic link, or the file another user's.
+    """
+    status = path.lstat()
+    if stat.S_ISLNK(status.st_mode):
+        raise UnsafeFileError("it is a symbolic link, which may lead anywhere: name the file itself")
+    if hasattr(os, "geteuid") and status.st_uid != os.geteuid():
+        raise UnsafeFileError("it belongs to another user: every user needs a spool of its own")
+    for file in (path, *(Path(f"{path}{suffix}") for suffix in _SIDE_FILES)):
+        with suppress(FileNotFoundError):
+            mode = stat.S_IMODE(file.lstat().st_mode)
+            if mode & _OTHERS_BITS:
+                file.chmod(mode & ~_OTHERS_BITS)
 
 
 def _connected(path: Path, on_empty: Callable[[sqlite3.Connection], None]) -> sqlite3.Connection:
@@ -91,10 +118,17 @@ def check_writable(path: Path) -> None:
     """Open the file once, and begin to write.
 
     Raises:
-        sqlite3.Error: It is no database, none of ours, or cannot be written.
+        sqlite3.Error: It is no database, none of ours, or cannot be written. A damaged database is no error:
+        it
+            is set aside at its first use.
         OSError: It cannot be made.
     """
-    connection = open_database(path)
+    try:
+        connection = open_database(path)
+    except sqlite3.Error as error:
+        if is_damage(error) and is_database(path):
+            return
+        raise
     try:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("ROLLBACK")
@@ -111,10 +145,20 @@ def is_damage(error: Exception) -> bool:
     return type(error) in {sqlite3.DatabaseError, sqlite3.IntegrityError, sqlite3.InternalError}
 
 
+def is_database(path: Path) -> bool:
+    """Whether a file begins as every SQLite database does.
+
+    Not to be asked of a file that this process has open: closing it cancels SQLite's locks on it (POSIX).
+    """
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
+    return False
+
+
 def identity_of(path: Path) -> FileIdentity | None:
     """Return which file a path leads to; `None`: to none."""
     try:
-        status = os.stat(path)  # noqa: PTH116 - asked before every commit, and `Path.stat` takes twice the time
+        status = os.stat(path)  # noqa: PTH116 - asked before every commit, and `Path.stat` takes longer
     except OSError:
         return None
     return status.st_dev, status.st_ino
@@ -135,7 +179,7 @@ def set_aside(path: Path, place: FileIdentity | None, unix_now: int) -> Path | N
     with suppress(OSError):
         if identity_of(path) == place:
             path.replace(aside)
-            for suffix in ("-wal", "-shm"):
+            for suffix in _SIDE_FILES:
                 with suppress(FileNotFoundError):
                     Path(f"{path}{suffix}").replace(f"{aside}{suffix}")
             return aside

@@ -73,7 +73,7 @@ class _Ticket:
 
 
 class Spool:
-    """An queue whose events survive the process.
+    """A queue whose events survive the process.
 
     Args:
         path: The file.
@@ -232,7 +232,7 @@ class Spool:
             found: list[bool] = []
             if self._file.read(lambda journal: found.append(journal.has_unowned(mark.row))):
                 return not found[0] and self._books.oldest_claimed() > mark.row
-            return self._file.is_inherited or not self._backlog
+            return self._file.is_off_limits or not self._backlog
 
     def snapshot(self) -> LedgerSnapshot:
         """Return the file's ledger, of all processes that share it, with what only this one's memory has."""

@@ -15,7 +15,15 @@ from pathlib import Path
 from otel_analytics import process
 from otel_analytics.delivery.logs import RateLimitedLog
 from otel_analytics.delivery.spool.journal import Journal
-from otel_analytics.delivery.spool.schema import FileIdentity, identity_of, is_damage, set_aside
+from otel_analytics.delivery.spool.schema import (
+    FileIdentity,
+    ForeignFileError,
+    UnsafeFileError,
+    identity_of,
+    is_damage,
+    is_database,
+    set_aside,
+)
 
 _SHORTEST_REST = 1.0  # seconds after a failure in which the file is left alone; doubled with each in a row
 _LONGEST_REST = 8.0
@@ -47,7 +55,7 @@ class SpoolFile:
         self.pid = os.getpid()
         self.lock = threading.RLock()
         self.rests_until = float("-inf")
-        self.is_inherited = False  # open in the parent when it forked without hooks: not to be touched here
+        self.is_off_limits = False  # nothing in it is this process's, nor may be touched here
         self._open_journal = open_journal
         self._on_replaced = on_replaced
         self._clock = clock
@@ -77,6 +85,7 @@ class SpoolFile:
             self._rest(error)
             return False
         self._failures = 0
+        self.is_off_limits = False
         if self._is_closed:
             self.disconnect()
         return True
@@ -146,13 +155,15 @@ class SpoolFile:
     def _refuse_inherited(self) -> None:
         for other in process.residents(SpoolFile):
             if other.is_open and other.pid != self.pid and other.path == self.path:
-                self.is_inherited = True
                 raise InheritedFileError
 
     def _begin_anew(self, error: Exception) -> bool:
         """Set a damaged file aside; return whether that was it."""
         self.disconnect()
-        aside = set_aside(self.path, self._identity, int(self._wall_clock())) if is_damage(error) else None
+        aside = None
+        # A file is never moved that has not been a spool, or at least a database: it may be anybody's.
+        if is_damage(error) and (self._file is not None or is_database(self.path)):
+            aside = set_aside(self.path, self._identity, int(self._wall_clock()))
         if aside is None:
             return False
         self._file = None
@@ -165,6 +176,8 @@ class SpoolFile:
         self.disconnect()
         self.rests_until = self._clock() + min(_SHORTEST_REST * 2**self._failures, _LONGEST_REST)
         self._failures += 1
+        no_spool = is_damage(error) and self._file is None
+        self.is_off_limits = no_spool or isinstance(error, _NONE_OF_OURS)
         self._log.defer("spool_failed", 1, f"the spool cannot be used ({error}); events wait in memory")
 
 
@@ -176,3 +189,6 @@ class InheritedFileError(sqlite3.OperationalError):
             "it was open in the parent, and the server forked without Python's hooks:"
             " load the application in the workers, as uWSGI does with `lazy-apps`"
         )
+
+
+_NONE_OF_OURS = (InheritedFileError, ForeignFileError, UnsafeFileError)
