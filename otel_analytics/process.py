@@ -62,6 +62,13 @@ def is_exiting() -> bool:
     return not threading.main_thread().is_alive()
 
 
+def is_child_of_multiprocessing() -> bool:
+    """Whether `multiprocessing` has started this process."""
+    # Another thread may be importing it just now: then this is no child of it.
+    parent_process = getattr(sys.modules.get("multiprocessing.process"), "parent_process", None)
+    return parent_process is not None and parent_process() is not None
+
+
 def _living() -> list[Any]:
     return [found for reference in _residents.valuerefs() if (found := reference()) is not None]
 
@@ -76,9 +83,7 @@ _ending_child: set[int] = set()
 
 def _at_end_of_child() -> None:
     """Have the exit noticed in a child of `multiprocessing` too: they end without ``atexit``."""
-    # Another thread may be importing it just now: then this is no child of it.
-    parent_process = getattr(sys.modules.get("multiprocessing.process"), "parent_process", None)
-    if parent_process is None or parent_process() is None or os.getpid() in _ending_child:
+    if not is_child_of_multiprocessing() or os.getpid() in _ending_child:
         return
     _ending_child.add(os.getpid())
     sys.modules["multiprocessing.util"].Finalize(None, _at_exit, exitpriority=0)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,101 @@ def test_a_signal_while_the_main_thread_holds_a_lock_ends_the_process(collector:
         )
     assert status == -signal.SIGTERM
     assert seconds < 2.5
+
+
+DIRECT = """
+from otel_analytics import AnalyticsClient
+clients = [AnalyticsClient(flush_interval_millis=60_000) for _ in range(3)]
+for number, client in enumerate(clients):
+    for _ in range(4):
+        client.track_view(f"direct/{number}", "page")
+"""
+
+
+def test_every_client_is_flushed_not_only_the_providers(collector: FaultyCollector) -> None:
+    with collector:
+        status, _, _ = end_by_sigterm(
+            SERVE_ONE + DIRECT + WAIT, OTEL_EXPORTER_ANALYTICS_ENDPOINT=collector.url
+        )
+        assert Counter(body["contentId"] for body in collector.bodies()) == {
+            "GET:/a": 1,
+            **{f"direct/{number}": 4 for number in range(3)},
+        }
+    assert status == -signal.SIGTERM
+
+
+def test_one_hanging_collector_does_not_hold_up_the_other_clients(collector: FaultyCollector) -> None:
+    with collector, FaultyCollector(then=Hang(millis=60_000)) as hanging:
+        program = (
+            DIRECT
+            + f"""
+for client in [AnalyticsClient("{hanging.url}", shutdown_timeout_millis=60_000) for _ in range(2)]:
+    client.track_view("never", "page")
+"""
+        )
+        status, _, seconds = end_by_sigterm(
+            SERVE_ONE + program + WAIT,
+            OTEL_EXPORTER_ANALYTICS_ENDPOINT=collector.url,
+            OTEL_EXPORTER_ANALYTICS_SHUTDOWN_TIMEOUT="2000",
+        )
+        assert len(collector.bodies()) == 13
+    assert status == -signal.SIGTERM
+    assert seconds < 4
+
+
+def test_a_child_that_multiprocessing_ends_dies_at_once(collector: FaultyCollector) -> None:
+    program = """
+import multiprocessing
+from otel_analytics import AnalyticsClient
+def work():
+    AnalyticsClient().track_view("child", "page")
+    time.sleep(60)
+child = multiprocessing.get_context("fork").Process(target=work)
+child.start()
+time.sleep(0.5)
+started = time.monotonic()
+child.terminate()
+child.join()
+print("ready", flush=True)
+print(child.exitcode, time.monotonic() - started < 1, file=sys.stderr, flush=True)
+"""
+    with collector:
+        collector.behave(then=Hang(millis=60_000))
+        _, stderr, _ = end_by_sigterm(
+            SERVE_ONE + program + WAIT,
+            OTEL_EXPORTER_ANALYTICS_ENDPOINT=collector.url,
+            OTEL_EXPORTER_ANALYTICS_SHUTDOWN_TIMEOUT="500",
+        )
+    assert "-15 True" in stderr
+
+
+def test_process_1_ends_too(collector: FaultyCollector) -> None:
+    """The kernel ignores default actions of a namespace's first process, as a container's command is."""
+    unshare = ["unshare", "--pid", "--fork", "--kill-child", "--user", "--map-root-user"]
+    if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this system lets nobody make a namespace")
+    with collector:
+        program = (
+            "import os\nassert os.getpid() == 1\n"
+            + SERVE_ONE
+            + "signal.alarm(20)\n"
+            + "os.kill(1, signal.SIGTERM)\n"
+            + WAIT
+        )
+        done = subprocess.run(
+            [*unshare, INSTRUMENT, sys.executable, "-c", program],
+            env={
+                **os.environ,
+                **QUIET,
+                "OTEL_TRACES_EXPORTER": "analytics",
+                "OTEL_EXPORTER_ANALYTICS_ENDPOINT": collector.url,
+            },
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 128 + signal.SIGTERM, done.stderr
+        assert [body["contentId"] for body in collector.bodies()] == ["GET:/a"]
 
 
 LIFESPAN = """

@@ -3,14 +3,20 @@
 Servers end on SIGTERM without ``atexit``: uvicorn, werkzeug and waitress let the signal's default action
 kill the process, and with it goes what waits in `BatchSpanProcessor`. `flush_on_sigterm` puts itself where
 only the default action is, flushes, and lets the signal do what it would have done: the exit status stays.
+
+CPython calls a handler between two steps of Python code, so a call into C that takes long delays it by as
+much.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -19,6 +25,8 @@ from opentelemetry import trace
 
 from otel_analytics import process
 from otel_analytics.delivery.delivery import Delivery
+from otel_analytics.delivery.logs import log_safely
+from otel_analytics.errors import FOREIGN_ERRORS
 
 _Scope = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -27,7 +35,11 @@ AsgiApplication = Callable[[_Scope, _Receive, _Send], Awaitable[None]]
 
 
 def flush_on_sigterm(timeout_millis: float = 5_000) -> bool:
-    """Shut the global tracer provider down on SIGTERM, then die of the signal as before.
+    """On SIGTERM shut the global tracer provider down, flush every client, and die of the signal as before.
+
+    A second SIGTERM kills at once, and so does the first in a child of `multiprocessing`, which is told to
+    end by its parent. Process 1, for which the kernel ignores default actions, exits with the status a shell
+    shows for the signal.
 
     Does nothing where somebody handles SIGTERM already: such a program ends by itself, ``atexit`` follows.
     The environment path (``OTEL_TRACES_EXPORTER=analytics``) calls this by itself. gunicorn resets signals in
@@ -88,23 +100,41 @@ def flush_all(timeout_millis: float = 5_000) -> None:
 
 
 def _flush_and_die(seconds: float, number: int, _: FrameType | None) -> None:
-    # The interrupted code may hold any lock, so the work is another thread's, and waiting for it has an end.
-    _within(seconds, _provider_method("shutdown"))
     signal.signal(number, signal.SIG_DFL)
+    if not process.is_child_of_multiprocessing():
+        # The provider's shutdown, at the same time as other clients' flush: a hanging collector is not
+        # everybody's.
+        _within(seconds, _provider_method("shutdown"), *_flushes(seconds))
     os.kill(os.getpid(), number)
+    os._exit(128 + number)  # still here: process 1
 
 
 def _flush_all(timeout_millis: float) -> None:
     # `BatchSpanProcessor` hands its spans to the exporter, but does not have the exporter flush.
     _provider_method("force_flush")()
-    for delivery in process.residents(Delivery):
-        delivery.flush(timeout_millis / 1000)
+    _within(timeout_millis / 1000, *_flushes(timeout_millis / 1000))
 
 
-def _within(seconds: float, work: Callable[[], object]) -> None:
-    thread = threading.Thread(target=work, name="otel-analytics-ending", daemon=True)
-    thread.start()
-    thread.join(seconds)
+def _flushes(seconds: float) -> list[Callable[[], object]]:
+    return [partial(delivery.flush, seconds) for delivery in process.residents(Delivery)]
+
+
+def _within(seconds: float, *works: Callable[[], object]) -> None:
+    """Do several things at once, on other threads: the interrupted code may hold any lock."""
+    deadline = time.monotonic() + seconds
+    threads = [threading.Thread(target=_safely, args=(work,), daemon=True) for work in works]
+    with suppress(RuntimeError):  # the interpreter is ending, and starts none any more
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(deadline - time.monotonic(), 0.0))
+
+
+def _safely(work: Callable[[], object]) -> None:
+    try:
+        work()
+    except FOREIGN_ERRORS:  # a processor or exporter beside ours
+        log_safely(logging.ERROR, "what ends with the process raised", exc_info=True)
 
 
 def _provider_method(name: str) -> Callable[[], object]:
