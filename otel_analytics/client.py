@@ -19,6 +19,7 @@ from opentelemetry.trace import format_span_id, format_trace_id, get_current_spa
 
 from otel_analytics import process
 from otel_analytics.config import Config
+from otel_analytics.contract import rfc3339
 from otel_analytics.delivery.delivery import Delivery, check_spool
 from otel_analytics.delivery.http.transport import prepare_tls
 from otel_analytics.delivery.logs import log_safely, logger
@@ -28,14 +29,13 @@ from otel_analytics.encoding import field_text, readable_items
 from otel_analytics.errors import ConfigError, EventError
 from otel_analytics.events import (
     BUILT_IN_BUSINESS_EVENTS,
+    OBJECTS,
     BusinessEvent,
     EncodedEvent,
-    EngagementEvent,
     Event,
-    ViewEvent,
     encode,
+    encoded_form,
 )
-from otel_analytics.timestamps import rfc3339
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -69,6 +69,9 @@ class AnalyticsClient:
             check_spool(self.config.spool_path)
         prepare_tls(self.config.endpoint)
         self._app = self.config.app_name or _service_name()
+        # A hook gets objects; without one, nothing but what is sent is ever made.
+        hooked = self.config.before_send is not None
+        self.form = OBJECTS if hooked else encoded_form(view_metadata=self.config.view_metadata)
         self._business_events = {**BUILT_IN_BUSINESS_EVENTS, **self.config.business_events}
         self._surroundings: Surroundings | None = None  # the tests' clock and dice
         self._deliveries: dict[int, Delivery] = {}
@@ -100,8 +103,8 @@ class AnalyticsClient:
             metadata: More about it; any values.
         """
 
-        def view(event_id: str, nanos: int) -> Event:
-            return ViewEvent(
+        def view(event_id: str, nanos: int) -> Event | EncodedEvent:
+            return self.form.view(
                 event_id,
                 rfc3339(nanos),
                 _required(content_id),
@@ -112,7 +115,7 @@ class AnalyticsClient:
                 field_text(user_id) or None,
                 duration,
                 field_text(ip_address) or None,
-                {**readable_items(metadata), **_trace_ids()},
+                metadata={**readable_items(metadata), **_trace_ids()},
             )
 
         self._track(view)
@@ -135,19 +138,19 @@ class AnalyticsClient:
             metadata: More about it; any values.
         """
 
-        def engagement(event_id: str, nanos: int) -> Event | None:
+        def engagement(event_id: str, nanos: int) -> Event | EncodedEvent | None:
             user = field_text(user_id) or self.config.anonymous_user_id
             if not user:
                 self._delivery().refuse(DropReason.ANONYMOUS)
                 return None
-            return EngagementEvent(
+            return self.form.engagement(
                 event_id,
                 rfc3339(nanos),
                 user,
                 _required(metric_type),
                 _required(target_id),
                 _required(target_type),
-                {**readable_items(metadata), **_trace_ids()},
+                metadata={**readable_items(metadata), **_trace_ids()},
             )
 
         self._track(engagement)
@@ -202,15 +205,16 @@ class AnalyticsClient:
             return
         self._track_known(business_event, user_id, event_type, target_id, metadata)
 
-    def submit(self, events: Sequence[Event], *, patience_millis: float = 0) -> None:
+    def submit(self, events: Sequence[Event | EncodedEvent], *, patience_millis: float = 0) -> None:
         """Send events made elsewhere, as the adapters do.
 
         Args:
-            events: `ViewEvent` and `EngagementEvent` objects.
+            events: `ViewEvent` and `EngagementEvent` objects, or what `form` makes.
             patience_millis: Longest wait, milliseconds, where the queue is full and the collector is busy
                 taking it; 0 never waits.
         """
-        encoded = [encoded for event in events if (encoded := self._approved(event)) is not None]
+        approved = (event if isinstance(event, EncodedEvent) else self._approved(event) for event in events)
+        encoded = [event for event in approved if event is not None]
         self._delivery().accept(encoded, patience_millis / 1000)
 
     def flush(self, timeout_millis: float = 30_000) -> bool:
@@ -297,7 +301,7 @@ class AnalyticsClient:
         except Exception:  # noqa: BLE001 - what cannot be hashed is the name of nothing
             return None
 
-    def _track(self, build: Callable[[str, int], Event | None]) -> None:
+    def _track(self, build: Callable[[str, int], Event | EncodedEvent | None]) -> None:
         try:
             event = build(_random_uuid(), time.time_ns())
         except Exception as error:  # noqa: BLE001 - nothing raises into the application

@@ -56,6 +56,18 @@ def encode_json(value: Mapping[str, Any]) -> bytes:
     return body if len(body) <= MAX_BODY_BYTES else _shortened(value)
 
 
+def plain_json(value: Mapping[str, Any]) -> str:
+    """Encode what is small and plain.
+
+    Raises:
+        ValueError: It is too large for the caller to wait for.
+        Exception: It holds what JSON has no form for, or whatever a value of somebody's own raises.
+    """
+    if not _is_small(value):
+        raise ValueError("too many items, or too much text")
+    return _ENCODER.encode(value)
+
+
 def json_safe(value: Any, *, max_text: int = _MAX_TEXT, max_items: int = _MAX_ITEMS) -> Any:
     """Return a copy of ``value`` that JSON can say.
 

@@ -7,22 +7,30 @@ An absent optional value leaves its key out of the body; there is no ``null``.
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from otel_analytics.encoding import encode_json, field_text, readable_items
-from otel_analytics.errors import EventError
+from otel_analytics.contract import (
+    BODIES,
+    EVENT_ID,
+    OWN_METADATA,
+    TIMESTAMP,
+    CallMetadata,
+    Kind,
+    engagement_json,
+    identity_json,
+    milliseconds,
+    view_json,
+)
+from otel_analytics.encoding import MAX_BODY_BYTES, encode_json, field_text, plain_json, readable_items
+from otel_analytics.errors import FOREIGN_ERRORS, EventError
 
-
-class Kind(str, Enum):
-    """The two kinds of event; each has its own lane in the queue and its own URL."""
-
-    VIEW = "view"
-    ENGAGEMENT = "engagement"
+_NO_METADATA: Mapping[str, Any] = MappingProxyType({})
 
 
 class MetricType(str, Enum):
@@ -111,23 +119,9 @@ class ViewEvent:
         Args:
             view_metadata: Whether to add `metadata`, which the base contract's views do not have.
         """
-        body: dict[str, Any] = {
-            "contentId": field_text(self.content_id),
-            "contentType": field_text(self.content_type),
-            "userId": field_text(self.user_id),
-            "sessionId": field_text(self.session_id),
-            "duration": _milliseconds(self.duration),
-            "ipAddress": field_text(self.ip_address),
-            "deviceType": field_text(self.device_type),
-            "app": field_text(self.app),
-        }
-        for key in ("userId", "ipAddress"):
-            if not body[key]:
-                del body[key]
-        if body["duration"] is None:
-            del body["duration"]
-        if view_metadata:
-            body["metadata"] = _with_id(self)
+        body = _body(self)
+        if not view_metadata:
+            del body["metadata"]
         return body
 
 
@@ -160,13 +154,7 @@ class EngagementEvent:
 
     def body(self) -> dict[str, Any]:
         """Return the JSON object of ``POST /analytics/track/engagement``."""
-        return {
-            "userId": field_text(self.user_id),
-            "metricType": field_text(self.metric_type),
-            "targetId": field_text(self.target_id),
-            "targetType": field_text(self.target_type),
-            "metadata": _with_id(self),
-        }
+        return _body(self)
 
 
 Event = ViewEvent | EngagementEvent
@@ -183,14 +171,98 @@ class EncodedEvent(NamedTuple):
 def encode(event: Event, *, view_metadata: bool = True) -> EncodedEvent:
     """Encode an event; whatever its other values are, this gives a body (see `encoding`).
 
+    Args:
+        event: A view or an engagement.
+        view_metadata: Whether a view's body has `metadata`.
+
     Raises:
         EventError: A field that the contract requires is missing, or has no text.
     """
-    body = event.body(view_metadata=view_metadata) if isinstance(event, ViewEvent) else event.body()
-    for key, value in body.items():
-        if value == "":
-            raise EventError(f"{key} is missing")
-    return EncodedEvent(event.kind, _header_text(event.event_id), encode_json(body))
+    values = (getattr(event, name) for name in event.__slots__)
+    if isinstance(event, ViewEvent):
+        return encode_view(*values, view_metadata=view_metadata)
+    return encode_engagement(*values)
+
+
+def encode_view(
+    event_id: str,
+    timestamp: str,
+    content_id: str,
+    content_type: str,
+    session_id: str,
+    device_type: str,
+    app: str,
+    user_id: str | None = None,
+    duration: float | None = None,
+    ip_address: str | None = None,
+    metadata: Mapping[str, Any] | CallMetadata = _NO_METADATA,
+    *,
+    view_metadata: bool = True,
+) -> EncodedEvent:
+    """Encode the view of these fields, as `encode` does, without making it an object first."""
+    try:
+        said = _metadata_json(event_id, timestamp, metadata) if view_metadata else None
+        text = view_json(
+            *(content_id, content_type, user_id, session_id, milliseconds(duration), ip_address),
+            *(device_type, app, said),
+        )
+        if content_id and content_type and session_id and device_type and app:
+            return _encoded(Kind.VIEW, event_id, text)
+    except FOREIGN_ERRORS:  # a value that JSON has no form for, or somebody's own
+        pass
+    call = metadata.as_dict() if isinstance(metadata, CallMetadata) else metadata
+    event = ViewEvent(
+        *(event_id, timestamp, content_id, content_type, session_id, device_type, app),
+        *(user_id, duration, ip_address, call),
+    )
+    return _encoded_with_care(event, event.body(view_metadata=view_metadata))
+
+
+def encode_engagement(
+    event_id: str,
+    timestamp: str,
+    user_id: str,
+    metric_type: str,
+    target_id: str,
+    target_type: str = "content",
+    metadata: Mapping[str, Any] = _NO_METADATA,
+) -> EncodedEvent:
+    """Encode the engagement of these fields, as `encode` does, without making it an object first."""
+    try:
+        said = _metadata_json(event_id, timestamp, metadata)
+        text = engagement_json(user_id, metric_type, target_id, target_type, said)
+        if user_id and metric_type and target_id and target_type:
+            return _encoded(Kind.ENGAGEMENT, event_id, text)
+    except FOREIGN_ERRORS:  # as above
+        pass
+    event = EngagementEvent(event_id, timestamp, user_id, metric_type, target_id, target_type, metadata)
+    return _encoded_with_care(event, event.body())
+
+
+class Form(NamedTuple):
+    """What events are made as: `OBJECTS`, or `encoded_form`.
+
+    Args:
+        view: Takes all fields of `ViewEvent`, ``metadata`` by name, which may be a `CallMetadata`.
+        engagement: Takes all fields of `EngagementEvent`, ``metadata`` by name.
+    """
+
+    view: Callable[..., Event | EncodedEvent]
+    engagement: Callable[..., Event | EncodedEvent]
+
+
+def _view_event(*values: Any, metadata: Mapping[str, Any] | CallMetadata) -> ViewEvent:
+    make: Callable[..., ViewEvent] = ViewEvent
+    return make(*values, metadata=metadata.as_dict() if isinstance(metadata, CallMetadata) else metadata)
+
+
+OBJECTS = Form(_view_event, EngagementEvent)
+"""As objects, which hooks get."""
+
+
+def encoded_form(*, view_metadata: bool) -> Form:
+    """Return the form in which events are sent."""
+    return Form(partial(encode_view, view_metadata=view_metadata), encode_engagement)
 
 
 def decode(encoded: EncodedEvent) -> Event:
@@ -202,9 +274,10 @@ def decode(encoded: EncodedEvent) -> Event:
     try:
         body = json.loads(encoded.body)
         metadata = dict(body.get("metadata", {}))
-        timestamp = str(metadata.pop("timestamp", ""))
-        metadata.pop("eventId", None)
-        values = {python: body[wire] for wire, python in _FIELDS[encoded.kind].items() if wire in body}
+        timestamp = str(metadata.pop(TIMESTAMP, ""))
+        metadata.pop(EVENT_ID, None)
+        keys = BODIES[encoded.kind].items()
+        values = {key.field: body[name] for name, key in keys if name in body and name != "metadata"}
         event: Event = _CLASSES[encoded.kind](encoded.event_id, timestamp, metadata=metadata, **values)
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise EventError(f"not an event's body: {type(error).__name__}") from None
@@ -212,25 +285,6 @@ def decode(encoded: EncodedEvent) -> Event:
 
 
 _CLASSES: Mapping[Kind, type[Any]] = {Kind.VIEW: ViewEvent, Kind.ENGAGEMENT: EngagementEvent}
-
-_FIELDS: Mapping[Kind, Mapping[str, str]] = {
-    Kind.VIEW: {
-        "contentId": "content_id",
-        "contentType": "content_type",
-        "userId": "user_id",
-        "sessionId": "session_id",
-        "duration": "duration",
-        "ipAddress": "ip_address",
-        "deviceType": "device_type",
-        "app": "app",
-    },
-    Kind.ENGAGEMENT: {
-        "userId": "user_id",
-        "metricType": "metric_type",
-        "targetId": "target_id",
-        "targetType": "target_type",
-    },
-}
 
 
 def _header_text(event_id: str) -> str:
@@ -240,18 +294,47 @@ def _header_text(event_id: str) -> str:
     return quote(event_id, errors="surrogatepass")
 
 
-def _milliseconds(value: Any) -> float | None:
-    """Return a duration as ECMAScript writes it, a whole one without a fraction; `None` where it is none."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return None
-    if not 0 <= value <= sys.float_info.max:
-        return None
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+def _encoded(kind: Kind, event_id: str, text: str) -> EncodedEvent:
+    body = text.encode()
+    if len(body) > MAX_BODY_BYTES:
+        raise ValueError("the body is too large")
+    return EncodedEvent(kind, _header_text(event_id), body)
 
 
-def _with_id(event: Event) -> dict[str, Any]:
-    """Return the metadata on the wire; what can be read of it, where it is somebody's own."""
-    metadata = event.metadata
+def _encoded_with_care(event: Event, body: Mapping[str, Any]) -> EncodedEvent:
+    for name, value in body.items():
+        if value == "":
+            raise EventError(f"{name} is missing")
+    return EncodedEvent(event.kind, _header_text(event.event_id), encode_json(body))
+
+
+def _metadata_json(event_id: str, timestamp: str, metadata: Mapping[str, Any] | CallMetadata) -> str:
+    """Return metadata as JSON text without braces; raises where it takes more care than that."""
+    own = identity_json(event_id, timestamp)
+    if isinstance(metadata, CallMetadata):
+        return f"{metadata.as_json()},{own}"
     if type(metadata) is not dict:
-        metadata = readable_items(metadata)
-    return {**metadata, "eventId": event.event_id, "timestamp": event.timestamp}
+        raise TypeError("no dict")
+    if not metadata:
+        return own
+    if not OWN_METADATA.isdisjoint(metadata):
+        raise ValueError("a key is there twice")
+    return f"{plain_json(metadata)[1:-1]},{own}"
+
+
+def _body(event: Event) -> dict[str, Any]:
+    """Return an event's JSON object by the contract's table."""
+    body: dict[str, Any] = {}
+    for name, key in BODIES[event.kind].items():
+        value = _VALUE_OF_TYPE[key.type](getattr(event, key.field))
+        if key.required or not (value is None or value == ""):
+            body[name] = value
+    body["metadata"] = {**body.get("metadata", {}), EVENT_ID: event.event_id, TIMESTAMP: event.timestamp}
+    return body
+
+
+_VALUE_OF_TYPE: Mapping[type[Any], Callable[[Any], Any]] = {
+    str: field_text,
+    float: milliseconds,
+    dict: readable_items,
+}

@@ -12,8 +12,9 @@ import httpx
 import pytest
 
 from otel_analytics.collector import BatchLimits, DevCollector
-from otel_analytics.collector.contract import problems
-from otel_analytics.events import EngagementEvent, Kind, ViewEvent
+from otel_analytics.collector.rules import problems
+from otel_analytics.contract import Kind
+from otel_analytics.events import EngagementEvent, ViewEvent
 
 VIEW_URL = "/analytics/track/view"
 ENGAGEMENT_URL = "/analytics/track/engagement"

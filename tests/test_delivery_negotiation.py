@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_analytics import Config
-from otel_analytics.delivery.http.negotiation import Advertisement, Negotiation, parse_advertisement
+from otel_analytics.contract import Advertisement, parse_advertisement
+from otel_analytics.delivery.http.negotiation import Negotiation
 
 
 @pytest.mark.parametrize(

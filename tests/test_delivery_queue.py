@@ -18,13 +18,14 @@ from hypothesis.stateful import (
     rule,
 )
 
+from otel_analytics.contract import Kind
 from otel_analytics.delivery.batch import Batch
 from otel_analytics.delivery.http.negotiation import Plan
 from otel_analytics.delivery.http.wire import Outcome, Verdict
 from otel_analytics.delivery.queue.ledger import DropReason
 from otel_analytics.delivery.queue.memory import MemoryQueue
 from otel_analytics.delivery.settlement import Circumstances, Settlement, settle
-from otel_analytics.events import EncodedEvent, Kind
+from otel_analytics.events import EncodedEvent
 
 _BOUND = 6
 _LINGER = 10.0

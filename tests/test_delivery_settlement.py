@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from otel_analytics.contract import Kind
 from otel_analytics.delivery.batch import Batch, Entry
 from otel_analytics.delivery.http.wire import Outcome, Verdict
 from otel_analytics.delivery.queue.ledger import DropReason
 from otel_analytics.delivery.settlement import Circumstances, Settlement, settle
-from otel_analytics.events import EncodedEvent, Kind
+from otel_analytics.events import EncodedEvent
 
 _CALM = Circumstances(own_due=50.0, successes=0)
 _NO_DUE = float("-inf")

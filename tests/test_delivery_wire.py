@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from otel_analytics.contract import Kind
 from otel_analytics.delivery.batch import Batch, Entry
 from otel_analytics.delivery.http.wire import (
     Answer,
@@ -19,7 +20,7 @@ from otel_analytics.delivery.http.wire import (
     build_request,
     interpret,
 )
-from otel_analytics.events import EncodedEvent, Kind
+from otel_analytics.events import EncodedEvent
 
 _NOW = 1_700_000_000.125
 

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_analytics import EngagementEvent, MetricType, ViewEvent
+from otel_analytics.contract import CallMetadata
 from otel_analytics.encoding import MAX_BODY_BYTES, encode_json
 from otel_analytics.errors import EventError
-from otel_analytics.events import encode
+from otel_analytics.events import OBJECTS, encode, encode_view
 
 TIME = "2026-01-01T00:00:00.000Z"
 PLAIN = st.recursive(
@@ -172,3 +173,93 @@ def test_a_field_is_text_whatever_its_type() -> None:
     event = EngagementEvent("id", TIME, 5, MetricType.PURCHASE, b"t")  # type: ignore[arg-type]
     body = json.loads(encode(event).body)
     assert (body["userId"], body["metricType"], body["targetId"]) == ("5", "purchase", "t")
+
+
+ANY_TEXT = st.text(max_size=20) | st.sampled_from(
+    ["", "\ud800", "\ud83d\ude00", '"\\', "\u2028", "x" * 300_000]
+)
+ANY_VALUE = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | ANY_TEXT
+    | st.binary(max_size=9)
+    | st.decimals()
+    | st.datetimes()
+    | st.sampled_from([10**4000, MetricType.PURCHASE, Partly()]),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(ANY_TEXT, inner, max_size=4) | st.tuples(inner)
+    ),
+    max_leaves=8,
+)
+ANY_METADATA = st.dictionaries(
+    ANY_TEXT | st.sampled_from(["eventId", "timestamp"]) | st.integers(), ANY_VALUE, max_size=5
+)
+ANY_NUMBER = st.none() | st.floats() | st.integers() | st.sampled_from([10**400, -0.0, 1e300])
+
+
+def as_an_object(event: ViewEvent | EngagementEvent, **options: Any) -> bytes | None:
+    """Encode as it was always done: the contract's object, and that as JSON; `None` for no event."""
+    body = event.body(**options)
+    return None if "" in [value for value in body.values() if isinstance(value, str)] else encode_json(body)
+
+
+def as_text(event: ViewEvent | EngagementEvent, **options: Any) -> bytes | None:
+    try:
+        return encode(event, **options).body
+    except EventError:
+        return None
+
+
+@given(st.lists(ANY_TEXT, min_size=7, max_size=7), ANY_NUMBER, ANY_METADATA, st.booleans())
+def test_a_view_is_the_same_bytes_whether_written_as_text_or_as_an_object(
+    texts: list[str], duration: Any, metadata: dict[Any, Any], with_metadata: bool
+) -> None:
+    content_id, content_type, session_id, device_type, app, user_id, address = texts
+    event = ViewEvent(
+        "id",
+        TIME,
+        content_id,
+        content_type,
+        session_id,
+        device_type,
+        app,
+        user_id,
+        duration,
+        address,
+        metadata,
+    )
+    assert as_text(event, view_metadata=with_metadata) == as_an_object(event, view_metadata=with_metadata)
+
+
+@given(st.lists(ANY_TEXT, min_size=4, max_size=4), ANY_METADATA)
+def test_an_engagement_is_the_same_bytes_whether_written_as_text_or_as_an_object(
+    texts: list[str], metadata: dict[Any, Any]
+) -> None:
+    event = EngagementEvent("id", TIME, texts[0], texts[1], texts[2], texts[3], metadata)
+    assert as_text(event) == as_an_object(event)
+
+
+CALLS = st.builds(
+    CallMetadata,
+    ANY_TEXT.filter(bool),
+    ANY_TEXT.filter(bool),
+    st.sampled_from(["", "0" * 32]),
+    st.sampled_from(["0" * 16]),
+    st.none() | st.integers(-(2**63), 2**63 - 1) | ANY_TEXT.filter(bool),
+    ANY_TEXT,
+    ANY_TEXT,
+    st.booleans(),
+    st.booleans(),
+)
+
+
+@given(CALLS)
+def test_a_calls_metadata_is_the_same_bytes_as_text_and_as_a_dictionary(call: CallMetadata) -> None:
+    fields = ("id", TIME, "c", "t", "s", "d", "a", None, 1.5, None)
+    if not call.trace_id:
+        call = call._replace(span_id="")
+    as_object = OBJECTS.view(*fields, metadata=call)
+    assert isinstance(as_object, ViewEvent)
+    assert encode_view(*fields, metadata=call) == encode(as_object)

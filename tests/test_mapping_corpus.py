@@ -12,7 +12,8 @@ import pytest
 from corpus_spans import FRAMEWORKS, MODES, Recording, load
 
 from otel_analytics.config import Config
-from otel_analytics.events import EngagementEvent, Event, Kind, ViewEvent, encode
+from otel_analytics.contract import Kind
+from otel_analytics.events import EngagementEvent, Event, ViewEvent, encode
 from otel_analytics.mapping.options import options_from_config
 from otel_analytics.mapping.spans import SpanMapper
 

@@ -7,7 +7,8 @@ import pytest
 from opentelemetry.trace import SpanKind
 from span_making import START, engagement_of, make_event, make_span, mapper
 
-from otel_analytics.events import BusinessEvent, EngagementEvent, Kind
+from otel_analytics.contract import Kind
+from otel_analytics.events import BusinessEvent, EngagementEvent
 from otel_analytics.mapping.ids import NAMESPACE
 
 CALL = {"http.method": "POST", "http.route": "/orders", "user.id": "u1"}

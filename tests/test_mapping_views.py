@@ -9,7 +9,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode
 from span_making import END, START, make_event, make_span, mapper, view_of
 
-from otel_analytics.events import Kind
+from otel_analytics.contract import Kind
 from otel_analytics.mapping.ids import NAMESPACE
 
 HTTP = {"http.request.method": "GET", "url.path": "/items/42", "http.response.status_code": 200}

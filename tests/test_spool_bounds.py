@@ -11,9 +11,10 @@ from driving import calls, eventually, one_each, track, within
 from spooling import balanced, line_of, process, rows_of, spooled
 
 from otel_analytics import AnalyticsClient, ViewEvent
+from otel_analytics.contract import Kind
 from otel_analytics.delivery.spool.journal import Journal
 from otel_analytics.delivery.spool.rows import Row, make_room
-from otel_analytics.events import EncodedEvent, Kind
+from otel_analytics.events import EncodedEvent
 from otel_analytics.testing import FaultyCollector
 
 HOUR = 3_600.0

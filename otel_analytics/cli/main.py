@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from otel_analytics._version import __version__
 from otel_analytics.config import env_name
+from otel_analytics.contract import Kind
 from otel_analytics.errors import AnalyticsError, ConfigError
-from otel_analytics.events import Kind
 
 _DONE, _FAILED, _UNUSABLE, _INTERRUPTED = 0, 1, 2, 130
 _LARGEST_PORT = 65_535

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
 from otel_analytics.client import AnalyticsClient
+from otel_analytics.contract import Kind, rfc3339
 from otel_analytics.delivery.spool.admin import (
     SpooledEvent,
     SpoolError,
@@ -19,8 +20,6 @@ from otel_analytics.delivery.spool.admin import (
     replay,
     status,
 )
-from otel_analytics.events import Kind
-from otel_analytics.timestamps import rfc3339
 
 Say = Callable[[str], None]
 

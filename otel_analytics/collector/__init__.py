@@ -7,7 +7,7 @@ In a test::
         collector.wait_for(3)
 """
 
-from otel_analytics.collector.batch import BatchLimits
+from otel_analytics.collector.intake import BatchLimits
 from otel_analytics.collector.server import DevCollector, run
 from otel_analytics.collector.store import Stats, StoreError
 

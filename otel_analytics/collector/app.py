@@ -28,13 +28,11 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from otel_analytics.collector import page
-from otel_analytics.collector.batch import ADVERTISEMENT_HEADER, BatchLimits
 from otel_analytics.collector.bodies import decoded, parsed, read_body
-from otel_analytics.collector.intake import Intake
+from otel_analytics.collector.intake import BatchLimits, Intake
 from otel_analytics.collector.refusal import Refusal, Rejection
 from otel_analytics.collector.store import Store
-from otel_analytics.collector.timestamps import format_timestamp
-from otel_analytics.events import Kind
+from otel_analytics.contract import ADVERTISEMENT, IDEMPOTENCY_KEY, PATHS, WRITE_KEY, Kind, rfc3339
 
 _DEFAULT_LIMIT = 100
 _LARGEST_LIMIT = 10_000
@@ -53,10 +51,7 @@ def build_app(
     """
     track = _Track(store, write_key, batch, max_body_bytes)
     routes = [
-        *(
-            Route(f"/analytics/track/{kind.value}", partial(track.answer, kind), methods=["POST"])
-            for kind in Kind
-        ),
+        *(Route(path, partial(track.answer, kind), methods=["POST"]) for kind, path in PATHS.items()),
         Route("/events", partial(_read, store, events_answer)),
         Route("/stats", partial(_read, store, _stats_answer)),
         Route("/", partial(_read, store, _page_answer)),
@@ -85,16 +80,14 @@ class _Track:
         self._authorise(request)
         raw = await read_body(request, self._max_body_bytes)
         encoding = request.headers.get("content-encoding", "")
-        return await run_in_threadpool(
-            self._take, kind, raw, encoding, request.headers.get("idempotency-key")
-        )
+        return await run_in_threadpool(self._take, kind, raw, encoding, request.headers.get(IDEMPOTENCY_KEY))
 
     def _authorise(self, request: Request) -> None:
         if self._write_key is None:
             return
-        sent = request.headers.get("x-write-key", "").encode("latin-1")
+        sent = request.headers.get(WRITE_KEY, "").encode("latin-1")
         if not hmac.compare_digest(sent, self._write_key):
-            raise Refusal(401, "X-Write-Key: is missing or not this collector's")
+            raise Refusal(401, f"{WRITE_KEY}: is missing or not this collector's")
 
     def _take(self, kind: Kind, raw: bytes, encoding: str, idempotency_key: str | None) -> Response:
         body = decoded(raw, encoding, self._max_body_bytes)
@@ -121,7 +114,7 @@ def events_answer(store: Store, request: Request) -> Response:
         return _errors(400, str(error))
     # The stored text goes out as it came, without being parsed again.
     events = ",".join(
-        f'{{"kind":"{kind}","receivedAt":"{format_timestamp(millis)}","body":{body}}}'
+        f'{{"kind":"{kind}","receivedAt":"{rfc3339(millis * 1_000_000)}","body":{body}}}'
         for kind, millis, body in found
     )
     return Response(f'{{"total":{total},"events":[{events}]}}', media_type="application/json")
@@ -168,7 +161,7 @@ def _errors(status: int, *errors: str) -> Response:
 
 
 def _advertising(app: ASGIApp, batch: BatchLimits) -> ASGIApp:
-    header = (ADVERTISEMENT_HEADER.lower().encode(), batch.header().encode())
+    header = (ADVERTISEMENT.lower().encode(), batch.header().encode())
 
     async def advertising(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_header(message: Message) -> None:

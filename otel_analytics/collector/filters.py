@@ -6,8 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from otel_analytics.collector.timestamps import parse_timestamp
-from otel_analytics.events import Kind
+from otel_analytics.contract import Kind, parse_rfc3339
 
 _MILLIS = re.compile(r"[0-9]{1,15}")
 
@@ -26,7 +25,7 @@ def _kind(value: Any) -> str:
 
 def _time(value: Any) -> int:
     text = str(value)
-    return int(text) if _MILLIS.fullmatch(text) else parse_timestamp(text)
+    return int(text) if _MILLIS.fullmatch(text) else parse_rfc3339(text)
 
 
 _FILTERS: Mapping[str, _Filter] = {

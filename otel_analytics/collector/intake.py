@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-from otel_analytics.collector.batch import BatchLimits
-from otel_analytics.collector.contract import is_text, problems
 from otel_analytics.collector.records import record
 from otel_analytics.collector.refusal import Refusal, Rejection
+from otel_analytics.collector.rules import is_text, problems
 from otel_analytics.collector.store import Store
-from otel_analytics.events import Kind
+from otel_analytics.contract import REJECTED, Advertisement, Failure, Kind, acknowledgement
 
 Acknowledgement = dict[str, Any]
-"""``{"received": n, "failures": [{"index", "status", "reason"}]}``; what is not listed was accepted."""
+"""See `contract.acknowledgement`."""
+
+
+@dataclass(frozen=True)
+class BatchLimits(Advertisement):
+    """The largest array the collector takes, advertised in every response.
+
+    Args:
+        max_events: Most events in one array.
+        max_bytes: Largest array in bytes, before compression.
+        gzip: Whether gzip is advertised; gzip bodies are read either way.
+    """
+
+    max_events: int = 512
+    max_bytes: int = 1_000_000
+    gzip: bool = True
 
 
 class Intake:
@@ -56,7 +71,7 @@ class Intake:
             raise Rejection(*complaints)
         key = idempotency_key if is_text(idempotency_key) else None
         self._store.add(kind, [record(kind, body, key, now_millis)])
-        return {"received": 1, "failures": []}
+        return acknowledgement(1)
 
     def _take_all(self, kind: Kind, bodies: list[Any], size: int, now_millis: int) -> Acknowledgement:
         self._check_limits(len(bodies), size)
@@ -64,11 +79,11 @@ class Intake:
         for index, body in enumerate(bodies):
             complaints = problems(kind, body, f"$[{index}]")
             if complaints:
-                failures.append({"index": index, "status": "rejected", "reason": "; ".join(complaints)})
+                failures.append(Failure(index, REJECTED, "; ".join(complaints)))
             else:
                 records.append(record(kind, body, None, now_millis))
         self._store.add(kind, records, rejected=len(failures))
-        return {"received": len(bodies), "failures": failures}
+        return acknowledgement(len(bodies), failures)
 
     def _check_limits(self, count: int, size: int) -> None:
         if self._batch is None:

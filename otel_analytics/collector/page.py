@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from otel_analytics.collector.store import Stats, Store, StoredEvent
 from otel_analytics.collector.summary import Calls, Engagements, calls, engagements
-from otel_analytics.collector.timestamps import format_timestamp
+from otel_analytics.contract import rfc3339
 
 _MOST_ROWS = 200
 _LATEST_EVENTS = 25
@@ -153,7 +153,7 @@ def _event_row(event: StoredEvent) -> list[str]:
     body = json.loads(event.body)
     metadata = body.get("metadata", {})
     return [
-        format_timestamp(event.received_millis),
+        rfc3339(event.received_millis * 1_000_000),
         event.kind,
         body.get("contentId") or f"{body['metricType']} \N{RIGHTWARDS ARROW} {body['targetId']}",
         body.get("userId", ""),

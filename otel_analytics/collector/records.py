@@ -6,9 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from otel_analytics.collector.contract import is_text
-from otel_analytics.collector.timestamps import parse_timestamp
-from otel_analytics.events import Kind
+from otel_analytics.collector.rules import is_text
+from otel_analytics.contract import Kind, parse_rfc3339
 
 _FIRST_ERROR_STATUS = 400
 _RPC_OK = frozenset({0, "0", "OK"})
@@ -70,6 +69,6 @@ def _failed(metadata: Mapping[str, Any]) -> bool | None:
 
 def _time(metadata: Mapping[str, Any], received_millis: int) -> int:
     try:
-        return parse_timestamp(metadata["timestamp"])
+        return parse_rfc3339(metadata["timestamp"])
     except (KeyError, TypeError, ValueError):
         return received_millis

@@ -15,7 +15,7 @@ import uvicorn
 
 from otel_analytics.collector import summary
 from otel_analytics.collector.app import build_app
-from otel_analytics.collector.batch import BatchLimits
+from otel_analytics.collector.intake import BatchLimits
 from otel_analytics.collector.signals import stop_signals
 from otel_analytics.collector.store import Stats, Store
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from otel_analytics.collector.filters import selection
 from otel_analytics.collector.records import Record
-from otel_analytics.events import Kind
+from otel_analytics.contract import Kind
 
 _APPLICATION_ID = 0x0A7A_11C5
 _SCHEMA_VERSION = 1

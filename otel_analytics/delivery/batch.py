@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from otel_analytics.events import EncodedEvent, Kind
+from otel_analytics.contract import Kind
+from otel_analytics.events import EncodedEvent
 
 
 class Entry(NamedTuple):

@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, detach, set_value
 
+from otel_analytics.contract import ADVERTISEMENT, Kind
 from otel_analytics.delivery.backoff import RetryPolicy
 from otel_analytics.delivery.batch import Batch, Entry
 from otel_analytics.delivery.hooks import DropNotices
-from otel_analytics.delivery.http.negotiation import ADVERTISEMENT, Negotiation, Plan
+from otel_analytics.delivery.http.negotiation import Negotiation, Plan
 from otel_analytics.delivery.http.transport import Transport
 from otel_analytics.delivery.http.wire import (
     Answer,
@@ -36,7 +37,6 @@ from otel_analytics.delivery.queue.memory import Queue
 from otel_analytics.delivery.settlement import Settlement, settle
 from otel_analytics.delivery.throttle import Throttle
 from otel_analytics.errors import FOREIGN_ERRORS
-from otel_analytics.events import Kind
 
 _LOOK_SECONDS = 0.25  # other processes settle what is in a shared spool, and nobody tells this one
 _PAUSE_SECONDS = 1.0  # after a fault of ours, so that it cannot burn the processor
@@ -367,7 +367,7 @@ class Sender:
 
     def _learn(self, result: Answer | NoAnswer, outcome: Outcome, batch: Batch) -> None:
         if isinstance(result, Answer):
-            self._negotiation.learn(result.headers.get(ADVERTISEMENT))
+            self._negotiation.learn(result.headers.get(ADVERTISEMENT.lower()))
         if outcome.verdict is Verdict.NO_BATCHES:
             self._negotiation.batch_refused(self._around.clock())
         elif outcome.verdict is Verdict.NO_GZIP:

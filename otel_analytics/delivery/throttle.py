@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection
 
+from otel_analytics.contract import Kind
 from otel_analytics.delivery.backoff import Gate, RetryPolicy
 from otel_analytics.delivery.batch import Batch
 from otel_analytics.delivery.http.negotiation import Plan
 from otel_analytics.delivery.http.wire import Outcome, Verdict
 from otel_analytics.delivery.settlement import Circumstances
-from otel_analytics.events import Kind
 
 _BATCHES_IN_FLIGHT = 2
 _PROGRESS_SECONDS = 1.0  # without an answer for longer, the collector is not taking events

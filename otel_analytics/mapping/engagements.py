@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
-from otel_analytics.events import BusinessEvent, EngagementEvent
+from otel_analytics.contract import rfc3339
+from otel_analytics.events import BusinessEvent, EncodedEvent, Event, Form
 from otel_analytics.mapping import ids, semconv
 from otel_analytics.mapping.endpoint import UNKNOWN, bare_url
 from otel_analytics.mapping.options import MappingOptions
 from otel_analytics.mapping.reading import Source
 from otel_analytics.mapping.values import Attributes, as_text, attributes_of, first_text, is_true
-from otel_analytics.timestamps import rfc3339
 
 IGNORED: Final = "ignored"
 ANONYMOUS: Final = "anonymous"
@@ -27,18 +27,21 @@ class _Occurrence(NamedTuple):
     attributes: Attributes
 
 
-def engagements(viewed: str, source: Source, rules: MappingOptions) -> Iterator[EngagementEvent | str]:
+def engagements(
+    viewed: str, source: Source, options: MappingOptions, form: Form
+) -> Iterator[Event | EncodedEvent | str]:
     """Yield each business event of a span as an engagement, or the reason why it is deliberately none.
 
     Args:
         viewed: The request's `contentId` where the span is a request's server span, else empty.
         source: The span.
-        rules: How spans become events.
+        options: How spans become events.
+        form: What engagements are made as.
     """
     for occurrence in _occurrences(source):
-        business = _business_event(occurrence, rules)
+        business = _business_event(occurrence, options)
         if business is not None:
-            yield _engagement(business, occurrence, viewed, source, rules)
+            yield _engagement(business, occurrence, viewed, source, options, form)
 
 
 def _occurrences(source: Source) -> Iterator[_Occurrence]:
@@ -49,9 +52,9 @@ def _occurrences(source: Source) -> Iterator[_Occurrence]:
         ordinals[key] += 1
 
 
-def _business_event(occurrence: _Occurrence, rules: MappingOptions) -> BusinessEvent | None:
+def _business_event(occurrence: _Occurrence, options: MappingOptions) -> BusinessEvent | None:
     """Return what an event counts as; its own metric type wins over the table's."""
-    business = rules.business_events.get(occurrence.name)
+    business = options.business_events.get(occurrence.name)
     own = first_text(occurrence.attributes, semconv.METRIC_TYPE)
     if not own:
         return business
@@ -61,22 +64,27 @@ def _business_event(occurrence: _Occurrence, rules: MappingOptions) -> BusinessE
 
 
 def _engagement(
-    business: BusinessEvent, occurrence: _Occurrence, viewed: str, source: Source, rules: MappingOptions
-) -> EngagementEvent | str:
+    business: BusinessEvent,
+    occurrence: _Occurrence,
+    viewed: str,
+    source: Source,
+    options: MappingOptions,
+    form: Form,
+) -> Event | EncodedEvent | str:
     attributes = occurrence.attributes
     if is_true(attributes.get(semconv.IGNORE)):
         return IGNORED
-    user_id = first_text(attributes, semconv.USER_ID) or source.user_id or rules.anonymous_user_id
+    user_id = first_text(attributes, semconv.USER_ID) or source.user_id or options.anonymous_user_id
     if not user_id:
         return ANONYMOUS
     name, nanos, ordinal, _ = occurrence
-    return EngagementEvent(
-        event_id=ids.engagement_id(source.trace_id, source.span_id, name, nanos, ordinal),
-        timestamp=rfc3339(nanos),
-        user_id=user_id,
-        metric_type=business.metric_type,
-        target_id=_target_id(business, attributes) or viewed or _span_name(source) or name or UNKNOWN,
-        target_type=first_text(attributes, semconv.TARGET_TYPE) or business.target_type,
+    return form.engagement(
+        ids.engagement_id(source.trace_id, source.span_id, name, nanos, ordinal),
+        rfc3339(nanos),
+        user_id,
+        business.metric_type,
+        _target_id(business, attributes) or viewed or _span_name(source) or name or UNKNOWN,
+        first_text(attributes, semconv.TARGET_TYPE) or business.target_type,
         metadata={**_passed_on(attributes), "businessEventType": name, **source.trace},
     )
 

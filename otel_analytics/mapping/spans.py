@@ -7,9 +7,10 @@ its field, what JSON cannot say is replaced when the event is encoded.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from otel_analytics.events import Event, Kind
+from otel_analytics.contract import Kind
+from otel_analytics.events import OBJECTS, Form
 from otel_analytics.mapping import semconv
 from otel_analytics.mapping.calls import Call, describe, is_call
 from otel_analytics.mapping.endpoint import EndpointCap
@@ -30,11 +31,11 @@ class Mapped(NamedTuple):
     """What a span gave.
 
     Args:
-        events: The events, the API call's view first.
+        events: What the form makes of them, the API call's view first.
         dropped: Kind and reason of each event that was deliberately not made.
     """
 
-    events: Sequence[Event]
+    events: Sequence[Any]
     dropped: Sequence[tuple[Kind, str]]
 
 
@@ -47,12 +48,14 @@ class SpanMapper:
     Its only state: the raw endpoints seen so far, for their cap, and requests that may have a second span.
 
     Args:
-        rules: How spans become events.
+        options: How spans become events.
+        form: What those are made as.
     """
 
-    def __init__(self, rules: MappingOptions) -> None:
-        self._options = rules
-        self._cap = EndpointCap(rules.max_endpoints)
+    def __init__(self, options: MappingOptions, form: Form = OBJECTS) -> None:
+        self._options = options
+        self._form = form
+        self._cap = EndpointCap(options.max_endpoints)
         self._twins = Twins()
 
     def take_folded_endpoints(self) -> int:
@@ -72,13 +75,13 @@ class SpanMapper:
         source = read(span)
         call = self._call(source) if is_server else None
         viewed = content_id(call, source) if call else ""
-        events: list[Event] = []
+        events: list[Any] = []
         dropped: list[tuple[Kind, str]] = []
         if call and not self._twins.is_second(call, source):
-            made = self._no_view(call, source) or view(call, viewed, source, self._options)
+            made = self._no_view(call, source) or view(call, viewed, source, self._options, self._form)
             _sort(Kind.VIEW, made, events, dropped)
         if has_events:
-            for engagement in engagements(viewed, source, self._options):
+            for engagement in engagements(viewed, source, self._options, self._form):
                 _sort(Kind.ENGAGEMENT, engagement, events, dropped)
         return Mapped(events, dropped)
 
@@ -94,7 +97,7 @@ class SpanMapper:
         return EXCLUDED if self._options.is_excluded(call.method, call.endpoint) else ""
 
 
-def _sort(kind: Kind, made: Event | str, events: list[Event], dropped: list[tuple[Kind, str]]) -> None:
+def _sort(kind: Kind, made: Any, events: list[Any], dropped: list[tuple[Kind, str]]) -> None:
     if isinstance(made, str):
         dropped.append((kind, made))
     else:

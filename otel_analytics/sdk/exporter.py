@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from otel_analytics.client import AnalyticsClient
 from otel_analytics.delivery.logs import logger
 from otel_analytics.errors import ConfigError
-from otel_analytics.events import Event
+from otel_analytics.events import EncodedEvent, Event
 from otel_analytics.mapping.options import options_from_config
 from otel_analytics.mapping.spans import SpanMapper
 
@@ -49,7 +49,7 @@ class AnalyticsSpanExporter(SpanExporter):
             raise ConfigError("client: give either a client or options; the client has its own")
         self._owns_client = client is None
         self._client = client or AnalyticsClient(**given)
-        self._mapper = SpanMapper(options_from_config(self._client.config))
+        self._mapper = SpanMapper(options_from_config(self._client.config), self._client.form)
         self._closed = False
 
     @property
@@ -68,7 +68,7 @@ class AnalyticsSpanExporter(SpanExporter):
         """
         if self._closed:
             return SpanExportResult.FAILURE
-        events: list[Event] = []
+        events: list[Event | EncodedEvent] = []
         for span in spans:
             events.extend(self._events(span))
         self._note_folded()
@@ -106,7 +106,7 @@ class AnalyticsSpanExporter(SpanExporter):
                 "calls without a route were folded into {other}; see max_endpoints",
             )
 
-    def _events(self, span: ReadableSpan) -> Sequence[Event]:
+    def _events(self, span: ReadableSpan) -> Sequence[Event | EncodedEvent]:
         try:
             mapped = self._mapper.map(span)
         except Exception:  # noqa: BLE001 - one span that cannot be mapped must not take its batch along

@@ -12,6 +12,7 @@ from http import HTTPStatus
 from threading import Event
 from typing import Any, Protocol
 
+from otel_analytics.contract import IDEMPOTENCY_KEY, acknowledgement
 from otel_analytics.testing.received import ReceivedRequest, RequestReader
 
 _LINGER_ZERO = struct.pack("ii", 1, 0)  # closing sends RST, as a crashed or impatient peer does
@@ -71,7 +72,7 @@ class Exchange:
 
     def store(self, is_kept: Callable[[int], bool] = lambda _: True) -> None:
         """Keep the request's events, or those whose index ``is_kept`` approves."""
-        key = self.request.headers.get("idempotency-key", "")
+        key = self.request.headers.get(IDEMPOTENCY_KEY.lower(), "")
         kind = self.request.kind or ""
         self._store(
             StoredEvent(kind, _event_id(body) or key, body)
@@ -81,8 +82,8 @@ class Exchange:
 
     def acknowledge(self, failures: Iterable[Mapping[str, Any]] = (), status: int = 200) -> None:
         """Answer as the contract has it: an acknowledgement to an array, an empty object to an object."""
-        acknowledgement = {"received": len(self.request.events), "failures": list(failures)}
-        self.answer(status, json.dumps(acknowledgement if self.request.is_batch else {}).encode())
+        said = {**acknowledgement(len(self.request.events)), "failures": list(failures)}
+        self.answer(status, json.dumps(said if self.request.is_batch else {}).encode())
 
     def answer(self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
         """Send a whole answer; the connection stays open unless it says ``Connection: close``."""

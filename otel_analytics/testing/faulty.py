@@ -11,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from otel_analytics.contract import ADVERTISEMENT, WRITE_KEY
 from otel_analytics.testing.answers import Accept, Answer
 from otel_analytics.testing.exchange import Behaviour, Exchange, StoredEvent
 from otel_analytics.testing.received import ReceivedRequest, RequestReader
@@ -192,7 +193,7 @@ class FaultyCollector:
                 request,
                 sock,
                 reader,
-                headers={"X-Analytics-Batch": self.batch} if self.batch is not None else {},
+                headers={ADVERTISEMENT: self.batch} if self.batch is not None else {},
                 store=self._store,
                 closing=self._closing,
             )
@@ -206,7 +207,7 @@ class FaultyCollector:
             self._changed.notify_all()
             if request.kind is None:
                 return Answer(404)
-            if self._write_key not in {None, request.headers.get("x-write-key")}:
+            if self._write_key not in {None, request.headers.get(WRITE_KEY.lower())}:
                 return Answer(401)
             return self._script.popleft() if self._script else self._then
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from otel_analytics.contract import kind_of
+
 _CHUNK = 65_536
 _MAX_HEAD = 65_536
 
@@ -37,8 +39,8 @@ class ReceivedRequest:
     @property
     def kind(self) -> str | None:
         """``"view"`` or ``"engagement"``; `None` for a path that is neither's."""
-        parent, _, name = self.path.rpartition("/")
-        return name if parent.endswith("/analytics/track") and name in {"view", "engagement"} else None
+        kind = kind_of(self.path)
+        return kind and kind.value
 
     @property
     def json(self) -> Any:

@@ -1,9 +1,7 @@
 """What the collector takes: single events, or batches by its own advertisement. Pure: time is an argument.
 
 A real event is never used to probe an unknown server: an endpoint that expects one object may answer 200 to
-an array and store garbage. A collector that takes batches says so in a header of any response::
-
-    X-Analytics-Batch: max=512; bytes=1000000; encoding=gzip
+an array and store garbage. A collector that takes batches says so in a header of any response.
 """
 
 from __future__ import annotations
@@ -12,8 +10,8 @@ import math
 from dataclasses import dataclass
 
 from otel_analytics.config import Config
+from otel_analytics.contract import Advertisement, parse_advertisement
 
-ADVERTISEMENT = "x-analytics-batch"
 _OFF_SECONDS = 600.0
 _BRACKETS = 2
 
@@ -38,15 +36,6 @@ class Plan:
     def batches(self) -> bool:
         """Whether events travel together."""
         return self.max_events > 1
-
-
-@dataclass(frozen=True)
-class Advertisement:
-    """What a collector says it takes; `None`: it set no limit."""
-
-    max_events: int | None = None
-    max_bytes: int | None = None
-    gzip: bool = False
 
 
 class Negotiation:
@@ -97,30 +86,3 @@ class Negotiation:
     def _wants_gzip(self, advertised: Advertisement) -> bool:
         by_option = {"auto": advertised.gzip, "gzip": True, "none": False}
         return by_option[self._config.compression] and not self._gzip_refused
-
-
-def parse_advertisement(header: str | None) -> Advertisement | None:
-    """Read ``max=512; bytes=1000000; encoding=gzip``; unknown parameters are ignored.
-
-    Returns:
-        The advertisement, or `None` where there is none, it lacks ``max``, or a number in it is garbage.
-    """
-    if header is None:
-        return None
-    pairs = (part.partition("=") for part in header.lower().split(";"))
-    values = {name.strip(): value.strip() for name, _, value in pairs}
-    try:
-        return Advertisement(
-            _positive(values["max"]), _positive(values.get("bytes")), values.get("encoding") == "gzip"
-        )
-    except (ValueError, KeyError):
-        return None
-
-
-def _positive(text: str | None) -> int | None:
-    if text is None:
-        return None
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number

@@ -18,7 +18,8 @@ from typing import Any
 
 import httpx
 
-from otel_analytics.delivery.http.wire import PATHS, Answer, NoAnswer, Request
+from otel_analytics.contract import PATHS, WRITE_KEY
+from otel_analytics.delivery.http.wire import Answer, NoAnswer, Request
 
 _MAX_ANSWER_BYTES = 1_000_000  # an acknowledgement that lists every event of a batch is far below that
 _KEEP_ALIVE_SECONDS = 30.0
@@ -47,7 +48,7 @@ class Transport:
         self, endpoint: str, write_key: str | None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._urls = {path: httpx.URL(endpoint + path) for path in PATHS.values()}
-        self._key_header = {"X-Write-Key": write_key} if write_key else {}
+        self._key_header = {WRITE_KEY: write_key} if write_key else {}
         self._clock = clock
         self._endpoint = httpx.URL(endpoint)
         self._connection: httpx.HTTPTransport | None = None

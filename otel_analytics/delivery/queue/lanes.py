@@ -9,9 +9,10 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 
+from otel_analytics.contract import Kind
 from otel_analytics.delivery.batch import Batch, Entry
 from otel_analytics.delivery.http.negotiation import Plan
-from otel_analytics.events import EncodedEvent, Kind
+from otel_analytics.events import EncodedEvent
 
 NEVER = float("inf")
 

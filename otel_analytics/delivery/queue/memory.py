@@ -9,12 +9,13 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
+from otel_analytics.contract import Kind
 from otel_analytics.delivery.batch import Batch, Entry
 from otel_analytics.delivery.http.negotiation import Plan
 from otel_analytics.delivery.queue.lanes import NEVER, Lanes
 from otel_analytics.delivery.queue.ledger import DropReason, Ledger, LedgerSnapshot
 from otel_analytics.delivery.settlement import Settlement
-from otel_analytics.events import EncodedEvent, Kind
+from otel_analytics.events import EncodedEvent
 
 
 class Queue(Protocol):

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from otel_analytics.client import AnalyticsClient
+from otel_analytics.contract import Kind
 from otel_analytics.delivery.queue.ledger import LedgerSnapshot
 from otel_analytics.delivery.spool.journal import Journal
 from otel_analytics.delivery.spool.schema import open_existing
 from otel_analytics.errors import AnalyticsError
-from otel_analytics.events import Kind
 
 _CHUNK = 500  # rows read or deleted at a time
 _IS_HELD = "(owner IN (SELECT id FROM owners WHERE expires_at >= :now))"

@@ -15,10 +15,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from otel_analytics.contract import Kind
 from otel_analytics.delivery.queue.ledger import DropReason, LedgerSnapshot
 from otel_analytics.delivery.spool.rows import Row, RowChanges, make_room, size_of
 from otel_analytics.delivery.spool.schema import identity_of, open_database
-from otel_analytics.events import EncodedEvent, Kind
+from otel_analytics.events import EncodedEvent
 
 _CHUNK = 500  # rows at a time; SQLite before 3.32 takes 999 variables
 _FEW = 8  # rows, where one or two will mostly do

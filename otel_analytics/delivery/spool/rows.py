@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import NamedTuple
 
+from otel_analytics.contract import Kind
 from otel_analytics.delivery.queue.ledger import DropReason
-from otel_analytics.events import EncodedEvent, Kind
+from otel_analytics.events import EncodedEvent
 
 
 class Row(NamedTuple):

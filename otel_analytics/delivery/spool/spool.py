@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from otel_analytics.contract import Kind
 from otel_analytics.delivery.batch import Batch, Entry
 from otel_analytics.delivery.hooks import DropNotices
 from otel_analytics.delivery.http.negotiation import Plan
@@ -27,7 +28,7 @@ from otel_analytics.delivery.spool.books import Books
 from otel_analytics.delivery.spool.journal import Journal
 from otel_analytics.delivery.spool.rows import Row
 from otel_analytics.delivery.spool.spool_file import SpoolFile
-from otel_analytics.events import EncodedEvent, Kind
+from otel_analytics.events import EncodedEvent
 
 _CHUNK = 500  # rows that memory takes from the file at least, so that not every row is a transaction
 _MOST_CLAIMED = 2_000  # and at most, so that nobody waits long for the lock

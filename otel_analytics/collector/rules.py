@@ -1,4 +1,4 @@
-"""The wire contract as tables: each key's rule, for each kind of event.
+"""The contract as rules: what each key's value must be, for each kind of event.
 
 A complaint names its place as a JSON path (``$.duration``, ``$[3].userId``) and never repeats a value: what
 was sent may be personal.
@@ -12,8 +12,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from otel_analytics.collector.timestamps import parse_timestamp
-from otel_analytics.events import Kind
+from otel_analytics.contract import BODIES, EVENT_ID, TIMESTAMP, Kind, parse_rfc3339
 
 _MOST_PROBLEMS = 20
 _LONGEST_KEY = 64
@@ -88,7 +87,7 @@ def _is_object(value: Any) -> bool:
 
 def _is_timestamp(value: Any) -> bool:
     try:
-        parse_timestamp(value)
+        parse_rfc3339(value)
     except (TypeError, ValueError):
         return False
     return True
@@ -99,36 +98,21 @@ def _is_hex(digits: int) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
-_TEXT = Rule("a non-empty string", is_text, required=True)
-_OPTIONAL_TEXT = _TEXT._replace(required=False)
-_OBJECT = Rule("an object", _is_object)
-
+_RULE_OF_TYPE: Mapping[type[Any], Rule] = {
+    str: Rule("a non-empty string", is_text),
+    float: Rule("a number >= 0", _is_duration),
+    dict: Rule("an object", _is_object),
+}
 _RULES: Mapping[Kind, Mapping[str, Rule]] = {
-    Kind.VIEW: {
-        "contentId": _TEXT,
-        "contentType": _TEXT,
-        "userId": _OPTIONAL_TEXT,
-        "sessionId": _TEXT,
-        "duration": Rule("a number >= 0", _is_duration),
-        "ipAddress": _OPTIONAL_TEXT,
-        "deviceType": _TEXT,
-        "app": _TEXT,
-        "metadata": _OBJECT,
-    },
-    Kind.ENGAGEMENT: {
-        "userId": _TEXT,
-        "metricType": _TEXT,
-        "targetId": _TEXT,
-        "targetType": _TEXT,
-        "metadata": _OBJECT,
-    },
+    kind: {name: _RULE_OF_TYPE[key.type]._replace(required=key.required) for name, key in keys.items()}
+    for kind, keys in BODIES.items()
 }
 
 # An engagement's metadata has always been its sender's own: any value was legal there under any name.
 _METADATA_RULES: Mapping[Kind, Mapping[str, Rule]] = {
     Kind.VIEW: {
-        "eventId": _OPTIONAL_TEXT,
-        "timestamp": Rule("an RFC 3339 date-time", _is_timestamp),
+        EVENT_ID: _RULE_OF_TYPE[str],
+        TIMESTAMP: Rule("an RFC 3339 date-time", _is_timestamp),
         "traceId": Rule("32 lower-case hex digits", _is_hex(32)),
         "spanId": Rule("16 lower-case hex digits", _is_hex(16)),
     },
