@@ -221,28 +221,39 @@ def _default_text(option: Field[Any]) -> str:
 
 
 def _parsed(option: Field[Any], text: str) -> Any:
-    try:
-        return _checked(option, option.metadata["kind"].parse(text), env_name(option.name))
-    except ConfigError:
-        raise
-    except ValueError as error:
-        raise _config_error(option, text, env_name(option.name), error) from None
+    value = _tried(option, option.metadata["kind"].parse, text, env_name(option.name))
+    return _checked(option, value, env_name(option.name))
 
 
 def _checked(option: Field[Any], value: Any, spelling: str) -> Any:
+    return _tried(option, option.metadata["kind"].check, value, spelling)
+
+
+def _tried(option: Field[Any], step: Callable[[Any], Any], value: Any, spelling: str) -> Any:
     try:
-        return option.metadata["kind"].check(value)
+        return step(value)
     except (ValueError, TypeError) as error:
-        raise _config_error(option, value, spelling, error) from None
+        wanted = str(error)
+    # Outside of `except`: even with `from None` the first error, which may quote a secret, would hang on.
+    raise _config_error(option, value, spelling, wanted)
 
 
-def _config_error(option: Field[Any], value: Any, spelling: str, error: Exception) -> ConfigError:
-    shown = "<hidden>" if option.metadata["secret"] or "credentials" in str(error) else repr(value)[:100]
+def _config_error(option: Field[Any], value: Any, spelling: str, wanted: str) -> ConfigError:
     default = _default_text(option)
     return ConfigError(
-        f"{spelling}={shown}: {error}. Pass {option.name}=... or set {env_name(option.name)}, "
-        f"or leave it out for the default ({default})."
+        f"{spelling}={_shown(option, value)}: {wanted}. Pass {option.name}=... or set "
+        f"{env_name(option.name)}, or leave it out for the default ({default})."
     )
+
+
+def _shown(option: Field[Any], value: Any) -> str:
+    if option.metadata["secret"]:
+        return "<hidden>"
+    show: Callable[[Any], str] = getattr(option.metadata["kind"], "show", repr)
+    try:
+        return show(value)[:100]
+    except Exception:  # noqa: BLE001 - anybody's repr; that of an int with thousands of digits raises
+        return f"<{type(value).__name__}>"
 
 
 def _unknown_option(name: str, known: Mapping[str, Any]) -> str:

@@ -59,7 +59,6 @@ WRONG = [
     ("endpoint", "ftp://a.example"),
     ("endpoint", "analytics.example.com"),
     ("endpoint", "http://"),
-    ("endpoint", "https://a.example/?key=1"),
     ("endpoint", "https://a.example:port"),
     ("endpoint", 7),
     ("timeout_millis", 0),
@@ -135,3 +134,77 @@ def test_every_option_is_described() -> None:
         assert option["env"].startswith("OTEL_EXPORTER_ANALYTICS_")
         assert not option["env"].endswith("_MILLIS")
         assert option["unit"] == "milliseconds" or not option["name"].endswith("_millis")
+
+
+BAD_ENDPOINTS = [
+    "http://analytics\u200b.example.com", "http://b\u00fccher_x.de", "http://\u2603", "http://[v1.x]",
+    "http://[::1", "http://[", "http://[]", "http://]", "http://xn--a", "http://a..b", "http://.",
+    "http://.a.example", f"http://{'a' * 64}.example", f"http://{'a.' * 40_000}example",
+    f"http://a.example/{'b' * 65_500}", "http://a b", "http://a%zz", "http://<host>", "http://{host}",
+    "http://$HOST", "http://a\\b", "http://a.example:-1", "http://a.example:0", "http://a.example:65536",
+    "http://a.example:+80", "http://a.example:\uff18\uff10", "http://999.1.1.1", "http://a.example/\ud800",
+    "http://h\ud800", "http://:80", "http:///x", "http:a.example", "http:/a.example", "//a.example",
+    "http://a.example/\x00", "http://a.example/\u202e", "http://a.example/\u00a0", "http://a.example\n",
+    "http://a.example/?", "http://a.example/#", "http://@a.example", "://a.example", "", " ",
+    "http://a,b", "http://a;b", "http://\u2100.example",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("endpoint", BAD_ENDPOINTS, ids=range(len(BAD_ENDPOINTS)))
+def test_an_endpoint_no_request_could_use_is_refused_at_construction(endpoint: str) -> None:
+    with pytest.raises(ConfigError, match=r"^endpoint=.*: must "):
+        resolve(endpoint=endpoint)
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "http://[::1]:4380",
+        "http://my_host:80",
+        "HTTP://A.example",
+        "https://b\u00fccher.de",
+        "http://127.0.0.1/base",
+        "http://a.example.",
+        "http://localhost:4380",
+        "https://xn--bcher-kva.de",
+        "https://a.example:8443/base/path",
+        "https://a.example/caf\u00e9",
+        "https://a.example/%20",
+        "http://10.0.0.1:65535",
+    ],
+)
+def test_an_endpoint_that_requests_can_use_is_taken(endpoint: str) -> None:
+    assert resolve(endpoint=endpoint).endpoint == endpoint
+
+
+SECRET_ENDPOINTS = [
+    "https://user:hunter2@a.example",
+    "https://user:hunter2@[bad",
+    "user:hunter2@a.example",
+    "https//user:hunter2@a.example?token=x",
+    "https://a.example/?key=hunter2",
+    "https://a.example/#hunter2",
+    "https://a.example:8080/hunter2/?",
+    "https://user:hunter2%40a.example",
+    "https://user:hunter2/x@a.example",
+    "https://user:hunter2@a\u2100b.example",
+    "https://hunter2@a.example:port",
+    "hunter2",
+    "hunter2.A1b.xyz",
+    b"https://user:hunter2@a.example",
+    ["https://user:hunter2@a.example"],
+]
+
+
+@pytest.mark.parametrize("endpoint", SECRET_ENDPOINTS, ids=range(len(SECRET_ENDPOINTS)))
+def test_a_secret_in_a_bad_endpoint_is_nowhere_in_the_error(endpoint: Any) -> None:
+    with pytest.raises(ConfigError) as raised:
+        resolve(endpoint=endpoint)
+    assert "hunter2" not in str(raised.value)
+    assert raised.value.__cause__ is None
+    assert raised.value.__context__ is None
+    if isinstance(endpoint, str):
+        with pytest.raises(ConfigError) as raised:
+            resolve({"OTEL_EXPORTER_ANALYTICS_ENDPOINT": endpoint})
+        assert "hunter2" not in str(raised.value)
+        assert raised.value.__context__ is None
