@@ -7,6 +7,7 @@ option's name, its environment variable and the remedy.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -41,10 +42,14 @@ class Kind(Protocol):
 
 @dataclass(frozen=True)
 class Number:
-    """A whole number in ``unit``, at least ``minimum``; YAML's ``5e3`` counts as whole."""
+    """A whole number in ``unit`` from ``minimum`` to ``maximum``; YAML's ``5e3`` counts as whole.
+
+    Without a maximum, a thread would meet what the platform's waits, counts or SQLite cannot hold.
+    """
 
     minimum: int
-    unit: str = ""
+    maximum: int
+    unit: str
 
     def parse(self, text: str) -> int:
         """Read decimal digits; ``5_000`` is fine, ``5s`` is not."""
@@ -54,18 +59,17 @@ class Number:
             raise ValueError(self._expectation) from None
 
     def check(self, value: Any) -> int:
-        """Refuse booleans, fractions and what is below the minimum."""
+        """Refuse booleans, fractions and what is out of bounds."""
         whole = not isinstance(value, bool) and (
             isinstance(value, int) or (isinstance(value, float) and value.is_integer())
         )
-        if not whole or value < self.minimum:
+        if not whole or not self.minimum <= value <= self.maximum:
             raise ValueError(self._expectation)
         return int(value)
 
     @property
     def _expectation(self) -> str:
-        of_unit = f" of {self.unit}" if self.unit else ""
-        return f"must be a whole number{of_unit}, {self.minimum} or more"
+        return f"must be a whole number of {self.unit}, from {self.minimum} to {self.maximum:,}"
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,26 @@ class Text:
         if not isinstance(value, str) or not (value or self.empty):
             raise ValueError("must be a string" if self.empty else "must be a non-empty string")
         return value
+
+
+@dataclass(frozen=True)
+class FilePath:
+    """The path of a file, as the file system could hold it; whether it can be opened is not asked here."""
+
+    def parse(self, text: str) -> str:
+        """Take the text as it is."""
+        return text
+
+    def check(self, value: Any) -> str:
+        """Refuse what no file can be called."""
+        path = Text().check(value)
+        try:
+            encoded = os.fsencode(path)
+        except UnicodeEncodeError:
+            raise ValueError("must be a path in the file system's encoding") from None
+        if b"\0" in encoded:
+            raise ValueError("must be a path without NUL characters")
+        return path
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import pickle
+import sys
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from otel_analytics import BusinessEvent, Config, ConfigError
+from otel_analytics import AnalyticsClient, BusinessEvent, Config, ConfigError
 from otel_analytics.config import describe_options, env_name
+from otel_analytics.option_kinds import Number
+from otel_analytics.testing import FaultyCollector
 
 
 def resolve(environ: dict[str, str] | None = None, **options: Any) -> Config:
@@ -208,3 +213,60 @@ def test_a_secret_in_a_bad_endpoint_is_nowhere_in_the_error(endpoint: Any) -> No
             resolve({"OTEL_EXPORTER_ANALYTICS_ENDPOINT": endpoint})
         assert "hunter2" not in str(raised.value)
         assert raised.value.__context__ is None
+
+
+NUMBERS = [option.name for option in fields(Config) if isinstance(option.metadata["kind"], Number)]
+BOUNDS = r".*: must be a whole number of \w+, from [01] to [\d,]+\."
+TOO_LARGE: list[Any] = [
+    10**13,
+    sys.maxsize,
+    2**63,
+    10**400,
+    10**5000,
+    1e300,
+    float("inf"),
+    float("-inf"),
+    float("nan"),
+]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_that_would_break_a_thread_later_is_refused_with_its_bounds(name: str) -> None:
+    for value in TOO_LARGE:
+        with pytest.raises(
+            ConfigError, match=rf"^{name}=.*: must be a whole number of \w+, from [01] to [\d,]+\."
+        ):
+            resolve(**{name: value})
+    for text in ("10000000000000", "9" * 5000, "inf", "nan", "1e400"):
+        with pytest.raises(
+            ConfigError, match=rf"^{env_name(name)}=.*: must be a whole number of \w+, from [01] to "
+        ):
+            resolve({env_name(name): text})
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_the_bounds_themselves_are_taken(name: str) -> None:
+    (kind,) = (option.metadata["kind"] for option in fields(Config) if option.name == name)
+    for bound, beyond in ((kind.minimum, kind.minimum - 1), (kind.maximum, kind.maximum + 1)):
+        assert getattr(resolve(**{name: bound}), name) == bound
+        with pytest.raises(ConfigError):
+            resolve(**{name: beyond})
+
+
+def test_a_client_at_the_upper_bounds_delivers(tmp_path: Path) -> None:
+    largest = {
+        option.name: option.metadata["kind"].maximum for option in fields(Config) if option.name in NUMBERS
+    }
+    for spool_path in (None, str(tmp_path / "spool.db")):
+        with FaultyCollector() as collector:
+            client = AnalyticsClient(collector.url, spool_path=spool_path, **largest)
+            client.track_view("a", "page")
+            assert client.flush(20_000)
+            client.shutdown()
+            assert len(collector.bodies("view")) == 1
+
+
+@pytest.mark.parametrize("path", ["a\x00.db", "\x00", "/\ud800/spool.db", "", 7, b"spool.db"])
+def test_a_path_no_file_can_have_is_refused(path: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^spool_path=.*: must be a .* OTEL_EXPORTER_ANALYTICS_SPOOL_PATH"):
+        AnalyticsClient(spool_path=path)
