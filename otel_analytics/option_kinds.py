@@ -212,7 +212,7 @@ class BusinessEvents:
         if text.lstrip().startswith("{"):
             try:
                 return self.check(json.loads(text))
-            except json.JSONDecodeError:
+            except (json.JSONDecodeError, RecursionError):
                 raise ValueError("must be valid JSON where it begins with {") from None
         pairs = (pair.partition("=") for pair in text.split(",") if pair.strip())
         return self.check({name.strip(): metric_type.strip() for name, _, metric_type in pairs})

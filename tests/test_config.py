@@ -111,6 +111,11 @@ def test_a_wrong_key_is_not_shown(key: str) -> None:
     assert not key or key not in str(raised.value)
 
 
+def test_json_nested_too_deeply_is_a_wrong_value() -> None:
+    with pytest.raises(ConfigError, match="must be valid JSON"):
+        resolve({"OTEL_EXPORTER_ANALYTICS_BUSINESS_EVENTS": '{"a":' * 200_000})
+
+
 def test_credentials_in_the_endpoint_are_refused_and_not_shown() -> None:
     with pytest.raises(ConfigError, match="write_key") as raised:
         resolve(endpoint="https://user:hunter2@a.example")
