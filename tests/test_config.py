@@ -94,6 +94,7 @@ def test_a_wrong_value_names_option_value_and_remedy(option: str, value: Any) ->
     assert repr(value)[:100] in message
     assert "must" in message
     assert env_name(option) in message
+    assert raised.value.__context__ is None  # a first error behind it would quote what is hidden here
 
 
 def test_a_wrong_variable_is_named_by_its_own_name() -> None:
@@ -109,6 +110,7 @@ def test_a_wrong_key_is_not_shown(key: str) -> None:
         resolve(write_key=key)
     assert "<hidden>" in str(raised.value)
     assert not key or key not in str(raised.value)
+    assert raised.value.__context__ is None
 
 
 def test_json_nested_too_deeply_is_a_wrong_value() -> None:
