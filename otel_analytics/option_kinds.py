@@ -21,8 +21,8 @@ _LARGEST_PORT = 65_535
 _LONGEST_URL = 2_048  # more is a mistake, and would keep the patterns below busy for seconds
 # Host names only: httpx would quote what else stands there, and look up a host named `%3Chost%3E`.
 _AUTHORITY = re.compile(r"https?://(?:\[[^\]@/?#]+\]|[\w.-]+)(?::[0-9]*)?(?:[/?#]|$)", re.IGNORECASE)
-# A key pasted in the wrong place is not to look like a host: so lower case only, and a top-level domain.
-_BARE_HOST = re.compile(r"(?=.{1,64}$)(?:[a-z0-9-]+\.)+[a-z]{2,10}")
+# A key pasted in the wrong place is not to look like a host: so one plain word, or a top-level domain.
+_BARE_HOST = re.compile(r"[a-z]{1,20}|(?=.{1,64}$)(?:[a-z0-9-]+\.)+[a-z]{2,10}")
 # A port that is none is shown after a host with a dot only: `https://user:pw` may be what is left of more.
 _ORIGIN = re.compile(
     r"\w+://(?:[^/?#@:\\%=&;\s]*\.[^/?#@:\\%=&;\s]*:[A-Za-z]{1,5}|[^/?#@:\\%=&;\s]*(?::[0-9]{1,5})?)(?=[/?#]|$)"
