@@ -18,6 +18,7 @@ from otel_analytics.option_kinds import (
     BaseUrl,
     BusinessEvents,
     Choice,
+    FilePath,
     Flag,
     HeaderValue,
     Hook,
@@ -28,6 +29,7 @@ from otel_analytics.option_kinds import (
 )
 
 ENV_PREFIX = "OTEL_EXPORTER_ANALYTICS_"
+_DAY_MILLIS = 86_400_000
 
 
 def _option(default: Any, kind: Kind, text: str, *, secret: bool = False) -> Any:
@@ -61,7 +63,7 @@ class Config:
         None, Text(), "The `app` of views; without it, the resource's `service.name`."
     )
     timeout_millis: int = _option(
-        5000, Number(1, "milliseconds"), "Longest time of one request, connecting included."
+        5000, Number(1, _DAY_MILLIS, "milliseconds"), "Longest time of one request, connecting included."
     )
     batching: str = _option(
         "auto",
@@ -69,22 +71,28 @@ class Config:
         "`auto`: batches once the collector advertises them; `on`: from the first request; `off`: never.",
     )
     max_batch_size: int = _option(
-        512, Number(1, "events"), "Most events in a batch; the collector's limit wins if smaller."
+        512, Number(1, 1_000_000, "events"), "Most events in a batch; the collector's limit wins if smaller."
     )
     max_batch_bytes: int = _option(
         1_000_000,
-        Number(1, "bytes"),
+        Number(1, 1_000_000_000, "bytes"),
         "Largest batch, uncompressed; the collector's limit wins if smaller.",
     )
     max_queue_size: int = _option(
-        10_000, Number(1, "events"), "Events waiting in memory, for views and for engagements each."
+        10_000,
+        Number(1, 10_000_000, "events"),
+        "Events waiting in memory, for views and for engagements each.",
     )
-    max_connections: int = _option(8, Number(1, "connections"), "Requests in flight when sending singly.")
+    max_connections: int = _option(
+        8, Number(1, 1000, "connections"), "Requests in flight when sending singly."
+    )
     flush_interval_millis: int = _option(
-        1000, Number(1, "milliseconds"), "Longest wait of an event for a batch to fill."
+        1000, Number(1, _DAY_MILLIS, "milliseconds"), "Longest wait of an event for a batch to fill."
     )
     shutdown_timeout_millis: int = _option(
-        5000, Number(0, "milliseconds"), "Longest time the process waits at exit for what is not sent yet."
+        5000,
+        Number(0, _DAY_MILLIS, "milliseconds"),
+        "Longest time the process waits at exit for what is not sent yet.",
     )
     flush_on_sigterm: bool = _option(
         True,  # noqa: FBT003 - the option's default
@@ -93,14 +101,18 @@ class Config:
     )
     spool_path: str | None = _option(
         None,
-        Text(),
+        FilePath(),
         "A SQLite file, shared by all worker processes: events survive crashes, restarts and outages.",
     )
     max_spool_bytes: int = _option(
-        256_000_000, Number(1, "bytes"), "Most bytes of events in the spool; views make room for engagements."
+        256_000_000,
+        Number(1, 1_000_000_000_000, "bytes"),
+        "Most bytes of events in the spool; views make room for engagements.",
     )
     max_spool_age_hours: int = _option(
-        72, Number(1, "hours"), "Events that could not be delivered for so long are dropped from the spool."
+        72,
+        Number(1, 87_600, "hours"),
+        "Events that could not be delivered for so long are dropped from the spool.",
     )
     compression: str = _option(
         "auto",
@@ -130,7 +142,7 @@ class Config:
     )
     trusted_proxy_hops: int = _option(
         0,
-        Number(0, "proxies"),
+        Number(0, 100, "proxies"),
         "Proxies before the application whose X-Forwarded-For (or Forwarded) entry is trusted, counted from "
         "the right; the header must be captured by the instrumentation.",
     )
@@ -144,7 +156,7 @@ class Config:
     )
     max_endpoints: int = _option(
         1000,
-        Number(1, "endpoints"),
+        Number(1, 1_000_000, "endpoints"),
         "Distinct endpoints taken from raw paths, where there is no route; further ones become `{other}`.",
     )
     before_send: Callable[..., Any] | None = _option(  # noqa: RUF009 - a declaration as all others
@@ -222,28 +234,39 @@ def _default_text(option: Field[Any]) -> str:
 
 
 def _parsed(option: Field[Any], text: str) -> Any:
-    try:
-        return _checked(option, option.metadata["kind"].parse(text), env_name(option.name))
-    except ConfigError:
-        raise
-    except ValueError as error:
-        raise _config_error(option, text, env_name(option.name), error) from None
+    value = _tried(option, option.metadata["kind"].parse, text, env_name(option.name))
+    return _checked(option, value, env_name(option.name))
 
 
 def _checked(option: Field[Any], value: Any, spelling: str) -> Any:
+    return _tried(option, option.metadata["kind"].check, value, spelling)
+
+
+def _tried(option: Field[Any], step: Callable[[Any], Any], value: Any, spelling: str) -> Any:
     try:
-        return option.metadata["kind"].check(value)
+        return step(value)
     except (ValueError, TypeError) as error:
-        raise _config_error(option, value, spelling, error) from None
+        wanted = str(error)
+    # Outside of `except`: even with `from None` the first error, which may quote a secret, would hang on.
+    raise _config_error(option, value, spelling, wanted)
 
 
-def _config_error(option: Field[Any], value: Any, spelling: str, error: Exception) -> ConfigError:
-    shown = "<hidden>" if option.metadata["secret"] or "credentials" in str(error) else repr(value)[:100]
+def _config_error(option: Field[Any], value: Any, spelling: str, wanted: str) -> ConfigError:
     default = _default_text(option)
     return ConfigError(
-        f"{spelling}={shown}: {error}. Pass {option.name}=... or set {env_name(option.name)}, "
-        f"or leave it out for the default ({default})."
+        f"{spelling}={_shown(option, value)}: {wanted}. Pass {option.name}=... or set "
+        f"{env_name(option.name)}, or leave it out for the default ({default})."
     )
+
+
+def _shown(option: Field[Any], value: Any) -> str:
+    if option.metadata["secret"]:
+        return "<hidden>"
+    show: Callable[[Any], str] = getattr(option.metadata["kind"], "show", repr)
+    try:
+        return show(value)[:100]
+    except Exception:  # noqa: BLE001 - anybody's repr; that of an int with thousands of digits raises
+        return f"<{type(value).__name__}>"
 
 
 def _unknown_option(name: str, known: Mapping[str, Any]) -> str:

@@ -7,16 +7,26 @@ option's name, its environment variable and the remedy.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
-from urllib.parse import SplitResult, urlsplit
 
 from otel_analytics.events import BusinessEvent
 
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
+_LARGEST_PORT = 65_535
+_LONGEST_URL = 2_048  # more is a mistake, and would keep the patterns below busy for seconds
+# Host names only: httpx would quote what else stands there, and look up a host named `%3Chost%3E`.
+_AUTHORITY = re.compile(r"https?://(?:\[[^\]@/?#]+\]|[\w.-]+)(?::[0-9]*)?(?:[/?#]|$)", re.IGNORECASE)
+# A key pasted in the wrong place is not to look like a host: so one plain word, or a top-level domain.
+_BARE_HOST = re.compile(r"[a-z]{1,20}|(?=.{1,64}$)(?:[a-z0-9-]+\.)+[a-z]{2,10}")
+# A port that is none is shown after a host with a dot only: `https://user:pw` may be what is left of more.
+_ORIGIN = re.compile(
+    r"\w+://(?:[^/?#@:\\%=&;\s]*\.[^/?#@:\\%=&;\s]*:[A-Za-z]{1,5}|[^/?#@:\\%=&;\s]*(?::[0-9]{1,5})?)(?=[/?#]|$)"
+)
 _VISIBLE_ASCII = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 
 
@@ -32,10 +42,14 @@ class Kind(Protocol):
 
 @dataclass(frozen=True)
 class Number:
-    """A whole number in ``unit``, at least ``minimum``; YAML's ``5e3`` counts as whole."""
+    """A whole number in ``unit`` from ``minimum`` to ``maximum``; YAML's ``5e3`` counts as whole.
+
+    Without a maximum, a thread would meet what the platform's waits, counts or SQLite cannot hold.
+    """
 
     minimum: int
-    unit: str = ""
+    maximum: int
+    unit: str
 
     def parse(self, text: str) -> int:
         """Read decimal digits; ``5_000`` is fine, ``5s`` is not."""
@@ -45,18 +59,17 @@ class Number:
             raise ValueError(self._expectation) from None
 
     def check(self, value: Any) -> int:
-        """Refuse booleans, fractions and what is below the minimum."""
+        """Refuse booleans, fractions and what is out of bounds."""
         whole = not isinstance(value, bool) and (
             isinstance(value, int) or (isinstance(value, float) and value.is_integer())
         )
-        if not whole or value < self.minimum:
+        if not whole or not self.minimum <= value <= self.maximum:
             raise ValueError(self._expectation)
         return int(value)
 
     @property
     def _expectation(self) -> str:
-        of_unit = f" of {self.unit}" if self.unit else ""
-        return f"must be a whole number{of_unit}, {self.minimum} or more"
+        return f"must be a whole number of {self.unit}, from {self.minimum} to {self.maximum:,}"
 
 
 @dataclass(frozen=True)
@@ -113,6 +126,26 @@ class Text:
 
 
 @dataclass(frozen=True)
+class FilePath:
+    """The path of a file, as the file system could hold it; whether it can be opened is not asked here."""
+
+    def parse(self, text: str) -> str:
+        """Take the text as it is."""
+        return text
+
+    def check(self, value: Any) -> str:
+        """Refuse what no file can be called."""
+        path = Text().check(value)
+        try:
+            encoded = os.fsencode(path)
+        except UnicodeEncodeError:
+            raise ValueError("must be a path in the file system's encoding") from None
+        if b"\0" in encoded:
+            raise ValueError("must be a path without NUL characters")
+        return path
+
+
+@dataclass(frozen=True)
 class HeaderValue:
     """Text that can stand in an HTTP header (RFC 9110, section 5.5), kept to visible ASCII."""
 
@@ -137,26 +170,34 @@ class BaseUrl:
 
     def check(self, value: Any) -> str:
         """Return the URL without its trailing slash."""
+        from otel_analytics.delivery.http.transport import parse_endpoint  # noqa: PLC0415 - httpx comes with it
+
         wanted = "must be a URL such as https://analytics.example.com"
         if not isinstance(value, str):
             raise ValueError(wanted)  # noqa: TRY004 - `config` turns it into ConfigError
-        parts = urlsplit(value)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or not _has_valid_port(parts):
+        if len(value) > _LONGEST_URL:
+            raise ValueError(f"must be a URL of at most {_LONGEST_URL:,} characters")
+        if " " in value or not value.isprintable():
+            raise ValueError("must not hold blanks or invisible characters")
+        url = parse_endpoint(value)
+        if url is None or url.scheme not in {"http", "https"} or not _AUTHORITY.match(value):
+            raise ValueError("must not hold credentials; use write_key" if "@" in value else wanted)
+        if not url.host or (url.port is not None and not 0 < url.port <= _LARGEST_PORT):
             raise ValueError(wanted)
-        if parts.username is not None or parts.password is not None:
-            raise ValueError("must not hold credentials; use write_key")
-        if parts.query or parts.fragment:
+        if "?" in value or "#" in value:
             raise ValueError("must not have a query or fragment")
-        if re.search(r"[\x00-\x20\x7f]", value):
-            raise ValueError("must not hold blanks or control characters")
         return value.rstrip("/")
 
-
-def _has_valid_port(parts: SplitResult) -> bool:
-    try:
-        return parts.port != 0
-    except ValueError:
-        return False
+    def show(self, value: Any) -> str:
+        """Return what an error may show: scheme and host at most, since the rest may hold a secret."""
+        if not isinstance(value, str):
+            return repr(value) if isinstance(value, (int, float)) else f"<{type(value).__name__}>"
+        if not value or _BARE_HOST.fullmatch(value):
+            return repr(value)
+        origin = None if "@" in value or len(value) > _LONGEST_URL else _ORIGIN.match(value)
+        if origin is None:
+            return "<hidden>"
+        return repr(value if origin.group() == value else f"{origin.group()}/...")
 
 
 @dataclass(frozen=True)
@@ -171,7 +212,7 @@ class BusinessEvents:
         if text.lstrip().startswith("{"):
             try:
                 return self.check(json.loads(text))
-            except json.JSONDecodeError:
+            except (json.JSONDecodeError, RecursionError):
                 raise ValueError("must be valid JSON where it begins with {") from None
         pairs = (pair.partition("=") for pair in text.split(",") if pair.strip())
         return self.check({name.strip(): metric_type.strip() for name, _, metric_type in pairs})

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import pytest
+from opentelemetry.sdk.trace.export import SpanExportResult
 
+from otel_analytics.delivery.logs import logger
+from otel_analytics.sdk.autoconfigure import AutoconfiguredSpanExporter
 from otel_analytics.testing import FaultyCollector
 
 INSTRUMENT = Path(sys.executable).with_name("opentelemetry-instrument")
@@ -75,6 +80,88 @@ def test_a_bad_setting_is_one_line_and_the_application_runs(collector: FaultyCol
     assert len(lines) == 1
     assert "OTEL_EXPORTER_ANALYTICS_TIMEOUT='soon'" in lines[0]
     assert collector.requests == []
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "http://a\u200b.example",
+        "http://[v1.x]",
+        "https://user:hunter2@[bad",
+        "https://a.example/?key=hunter2",
+    ],
+)
+def test_a_bad_endpoint_is_one_line_without_its_secret_and_the_application_runs(endpoint: str) -> None:
+    done = run_instrumented(OTEL_TRACES_EXPORTER="analytics", OTEL_EXPORTER_ANALYTICS_ENDPOINT=endpoint)
+    assert (done.returncode, done.stdout) == (0, "application done\n")
+    (line,) = [line for line in done.stderr.splitlines() if line]
+    assert "OTEL_EXPORTER_ANALYTICS_ENDPOINT=" in line
+    assert "hunter2" not in line
+
+
+class Hostile(dict[str, str]):
+    """Options from elsewhere that fail in a way nobody foresaw."""
+
+    def items(self) -> Any:
+        raise LookupError("hunter2")
+
+
+UNFORESEEN: list[dict[str, Any]] = [
+    {"client": "hunter2"},
+    {"self": "hunter2"},
+    {"business_events": Hostile()},
+]
+FORESEEN: list[dict[str, Any]] = [
+    {"spool_path": "\x00"},
+    {"endpoint": "https://hunter2@a.example"},
+    {"timeout_millis": 10**400},
+]
+
+
+@pytest.mark.parametrize("options", UNFORESEEN + FORESEEN, ids=str)
+def test_whatever_is_raised_is_one_error_and_an_inert_exporter(
+    options: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    exporter = AutoconfiguredSpanExporter(**options)
+    (record,) = caplog.records
+    assert (record.levelname, record.exc_info) == ("ERROR", None)
+    assert "switched off" in record.getMessage()
+    assert "hunter2" not in record.getMessage()
+    assert_inert(exporter)
+
+
+@pytest.mark.parametrize("options", [UNFORESEEN[0], FORESEEN[0]], ids=str)
+@pytest.mark.parametrize("place", ["filter", "handler"])
+def test_logging_that_raises_does_not_reach_the_set_up(place: str, options: dict[str, Any]) -> None:
+    class Broken(logging.Handler):
+        met: object = None
+
+        def emit(self, record: logging.LogRecord) -> None:
+            self.filter(record)
+
+        def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002 - logging's signature
+            self.met = sys.exc_info()[1] or "nothing in flight"
+            raise RuntimeError("the application's own logging fails")
+
+    broken = Broken()
+    places = {
+        "filter": (logger.addFilter, logger.removeFilter),
+        "handler": (logger.addHandler, logger.removeHandler),
+    }
+    add, remove = places[place]
+    add(broken)
+    try:
+        assert_inert(AutoconfiguredSpanExporter(**options))
+    finally:
+        remove(broken)
+    assert broken.met == "nothing in flight"
+
+
+def assert_inert(exporter: AutoconfiguredSpanExporter) -> None:
+    assert exporter.export([]) is SpanExportResult.SUCCESS
+    assert exporter.force_flush(0)
+    exporter.shutdown(0)
+    assert exporter.export([]) is SpanExportResult.SUCCESS  # the real one says FAILURE after its shutdown
 
 
 YAML = """\

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import pickle
+import sys
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from otel_analytics import BusinessEvent, Config, ConfigError
+from otel_analytics import AnalyticsClient, BusinessEvent, Config, ConfigError
 from otel_analytics.config import describe_options, env_name
+from otel_analytics.option_kinds import Number
+from otel_analytics.testing import FaultyCollector
 
 
 def resolve(environ: dict[str, str] | None = None, **options: Any) -> Config:
@@ -59,7 +64,6 @@ WRONG = [
     ("endpoint", "ftp://a.example"),
     ("endpoint", "analytics.example.com"),
     ("endpoint", "http://"),
-    ("endpoint", "https://a.example/?key=1"),
     ("endpoint", "https://a.example:port"),
     ("endpoint", 7),
     ("timeout_millis", 0),
@@ -90,6 +94,7 @@ def test_a_wrong_value_names_option_value_and_remedy(option: str, value: Any) ->
     assert repr(value)[:100] in message
     assert "must" in message
     assert env_name(option) in message
+    assert raised.value.__context__ is None  # a first error behind it would quote what is hidden here
 
 
 def test_a_wrong_variable_is_named_by_its_own_name() -> None:
@@ -105,6 +110,12 @@ def test_a_wrong_key_is_not_shown(key: str) -> None:
         resolve(write_key=key)
     assert "<hidden>" in str(raised.value)
     assert not key or key not in str(raised.value)
+    assert raised.value.__context__ is None
+
+
+def test_json_nested_too_deeply_is_a_wrong_value() -> None:
+    with pytest.raises(ConfigError, match="must be valid JSON"):
+        resolve({"OTEL_EXPORTER_ANALYTICS_BUSINESS_EVENTS": '{"a":' * 200_000})
 
 
 def test_credentials_in_the_endpoint_are_refused_and_not_shown() -> None:
@@ -135,3 +146,134 @@ def test_every_option_is_described() -> None:
         assert option["env"].startswith("OTEL_EXPORTER_ANALYTICS_")
         assert not option["env"].endswith("_MILLIS")
         assert option["unit"] == "milliseconds" or not option["name"].endswith("_millis")
+
+
+BAD_ENDPOINTS = [
+    "http://analytics\u200b.example.com", "http://b\u00fccher_x.de", "http://\u2603", "http://[v1.x]",
+    "http://[::1", "http://[", "http://[]", "http://]", "http://xn--a", "http://a..b", "http://.",
+    "http://.a.example", f"http://{'a' * 64}.example", f"http://{'a.' * 40_000}example",
+    f"http://a.example/{'b' * 65_500}", "http://a b", "http://a%zz", "http://<host>", "http://{host}",
+    "http://$HOST", "http://a\\b", "http://a.example:-1", "http://a.example:0", "http://a.example:65536",
+    "http://a.example:+80", "http://a.example:\uff18\uff10", "http://999.1.1.1", "http://a.example/\ud800",
+    "http://h\ud800", "http://:80", "http:///x", "http:a.example", "http:/a.example", "//a.example",
+    "http://a.example/\x00", "http://a.example/\u202e", "http://a.example/\u00a0", "http://a.example\n",
+    "http://a.example/?", "http://a.example/#", "http://@a.example", "://a.example", "", " ",
+    "http://a,b", "http://a;b", "http://\u2100.example",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("endpoint", BAD_ENDPOINTS, ids=range(len(BAD_ENDPOINTS)))
+def test_an_endpoint_no_request_could_use_is_refused_at_construction(endpoint: str) -> None:
+    with pytest.raises(ConfigError, match=r"^endpoint=.*: must "):
+        resolve(endpoint=endpoint)
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "http://[::1]:4380",
+        "http://my_host:80",
+        "HTTP://A.example",
+        "https://b\u00fccher.de",
+        "http://127.0.0.1/base",
+        "http://a.example.",
+        "http://localhost:4380",
+        "https://xn--bcher-kva.de",
+        "https://a.example:8443/base/path",
+        "https://a.example/caf\u00e9",
+        "https://a.example/%20",
+        "http://10.0.0.1:65535",
+    ],
+)
+def test_an_endpoint_that_requests_can_use_is_taken(endpoint: str) -> None:
+    assert resolve(endpoint=endpoint).endpoint == endpoint
+
+
+SECRET_ENDPOINTS = [
+    "https://user:hunter2@a.example",
+    "https://user:hunter2@[bad",
+    "user:hunter2@a.example",
+    "https//user:hunter2@a.example?token=x",
+    "https://a.example/?key=hunter2",
+    "https://a.example/#hunter2",
+    "https://a.example:8080/hunter2/?",
+    "https://user:hunter2%40a.example",
+    "https://user:hunter2/x@a.example",
+    "https://user:hunter2@a\u2100b.example",
+    "https://hunter2@a.example:port",
+    "hunter2",
+    "hunter2.A1b.xyz",
+    b"https://user:hunter2@a.example",
+    ["https://user:hunter2@a.example"],
+]
+
+
+@pytest.mark.parametrize("endpoint", SECRET_ENDPOINTS, ids=range(len(SECRET_ENDPOINTS)))
+def test_a_secret_in_a_bad_endpoint_is_nowhere_in_the_error(endpoint: Any) -> None:
+    with pytest.raises(ConfigError) as raised:
+        resolve(endpoint=endpoint)
+    assert "hunter2" not in str(raised.value)
+    assert raised.value.__cause__ is None
+    assert raised.value.__context__ is None
+    if isinstance(endpoint, str):
+        with pytest.raises(ConfigError) as raised:
+            resolve({"OTEL_EXPORTER_ANALYTICS_ENDPOINT": endpoint})
+        assert "hunter2" not in str(raised.value)
+        assert raised.value.__context__ is None
+
+
+NUMBERS = [option.name for option in fields(Config) if isinstance(option.metadata["kind"], Number)]
+BOUNDS = r".*: must be a whole number of \w+, from [01] to [\d,]+\."
+TOO_LARGE: list[Any] = [
+    10**13,
+    sys.maxsize,
+    2**63,
+    10**400,
+    10**5000,
+    1e300,
+    float("inf"),
+    float("-inf"),
+    float("nan"),
+]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_that_would_break_a_thread_later_is_refused_with_its_bounds(name: str) -> None:
+    for value in TOO_LARGE:
+        with pytest.raises(
+            ConfigError, match=rf"^{name}=.*: must be a whole number of \w+, from [01] to [\d,]+\."
+        ):
+            resolve(**{name: value})
+    for text in ("10000000000000", "9" * 5000, "inf", "nan", "1e400"):
+        with pytest.raises(
+            ConfigError, match=rf"^{env_name(name)}=.*: must be a whole number of \w+, from [01] to "
+        ):
+            resolve({env_name(name): text})
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_the_bounds_themselves_are_taken(name: str) -> None:
+    (kind,) = (option.metadata["kind"] for option in fields(Config) if option.name == name)
+    for bound, beyond in ((kind.minimum, kind.minimum - 1), (kind.maximum, kind.maximum + 1)):
+        assert getattr(resolve(**{name: bound}), name) == bound
+        with pytest.raises(ConfigError):
+            resolve(**{name: beyond})
+
+
+def test_a_client_at_the_upper_bounds_delivers(tmp_path: Path) -> None:
+    largest = {
+        option.name: option.metadata["kind"].maximum for option in fields(Config) if option.name in NUMBERS
+    }
+    for spool_path in (None, str(tmp_path / "spool.db")):
+        with FaultyCollector() as collector:
+            client = AnalyticsClient(collector.url, spool_path=spool_path, **largest)
+            client.track_view("a", "page")
+            assert client.flush(20_000)
+            client.shutdown()
+            assert len(collector.bodies("view")) == 1
+
+
+@pytest.mark.parametrize("path", ["a\x00.db", "\x00", "/\ud800/spool.db", "", 7, b"spool.db"])
+def test_a_path_no_file_can_have_is_refused(path: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^spool_path=.*: must be a .* OTEL_EXPORTER_ANALYTICS_SPOOL_PATH"):
+        AnalyticsClient(spool_path=path)

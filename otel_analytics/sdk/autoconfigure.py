@@ -1,12 +1,14 @@
 """The entry point of ``OTEL_TRACES_EXPORTER=analytics`` and of declarative configuration.
 
 An exporter that raises there takes all of the application's OpenTelemetry set-up with it. So here a bad
-setting is one line in the log, and the exporter does nothing.
+setting, or a fault of ours, is one line in the log, and the exporter does nothing.
 """
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from opentelemetry.sdk.trace import ReadableSpan
@@ -34,14 +36,14 @@ class InertSpanExporter(SpanExporter):
 
 
 class AutoconfiguredSpanExporter(SpanExporter):
-    """`AnalyticsSpanExporter` as auto-configuration makes it; inert where a setting is wrong.
+    """`AnalyticsSpanExporter` as auto-configuration makes it; inert where it cannot be made.
 
     Args:
         **options: Options of `Config`, as the YAML of ``OTEL_CONFIG_FILE`` gives them; none from the
             environment path.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, /, **options: Any) -> None:
         self._exporter = _exporter(options)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
@@ -62,7 +64,22 @@ def _exporter(options: dict[str, Any]) -> AnalyticsSpanExporter | InertSpanExpor
         exporter = AnalyticsSpanExporter(**options)
         if exporter.client.config.flush_on_sigterm:
             flush_on_sigterm(exporter.client.config.shutdown_timeout_millis)
-        return exporter  # noqa: TRY300 - a wrong option is the only error
+        return exporter  # noqa: TRY300 - whatever is raised above ends below
     except ConfigError as error:
-        logger.error("analytics events are switched off: %s", error)
-        return InertSpanExporter()
+        reason = str(error)
+    except Exception as error:  # noqa: BLE001 - the application's set-up goes on, whatever our fault is
+        reason = _unforeseen(error)
+    _log_switched_off(reason)
+    return InertSpanExporter()
+
+
+def _unforeseen(error: Exception) -> str:
+    """Name the type and the place; what an unforeseen error says may quote a secret."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} while setting up, in {place.name}, line {place.lineno}; please report it"
+
+
+def _log_switched_off(reason: str) -> None:
+    # Outside of `except`: a handler that logs the error in flight would show what the message hides.
+    with suppress(Exception):  # the application's filters and handlers may raise too
+        logger.error("analytics events are switched off: %s", reason)

@@ -208,4 +208,17 @@ def _proxy_for(url: httpx.URL) -> str | None:
     return proxy if proxy is None or "://" in proxy else f"http://{proxy}"
 
 
+def parse_endpoint(text: str) -> httpx.URL | None:
+    """Parse a base URL as `Transport` and the socket below it will; `None` where either would fail."""
+    try:
+        for path in PATHS.values():
+            httpx.URL(text.rstrip("/") + path)
+        url = httpx.URL(text)
+        url.host.encode("idna")  # decodes xn-- on the way, as looking for a proxy does
+        url.raw_host.decode("ascii").encode("idna")  # as the look-up of the address does
+    except (httpx.InvalidURL, ValueError):
+        return None
+    return url
+
+
 _import_everything()
