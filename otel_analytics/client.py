@@ -22,6 +22,7 @@ from otel_analytics.config import Config
 from otel_analytics.contract import rfc3339
 from otel_analytics.delivery.delivery import Delivery, check_spool
 from otel_analytics.delivery.http.transport import prepare_tls
+from otel_analytics.delivery.life import Life, Stage
 from otel_analytics.delivery.logs import log_safely, logger
 from otel_analytics.delivery.queue.ledger import DropReason, LedgerSnapshot
 from otel_analytics.delivery.sender import Surroundings
@@ -75,7 +76,6 @@ class AnalyticsClient:
         self._business_events = {**BUILT_IN_BUSINESS_EVENTS, **self.config.business_events}
         self._surroundings: Surroundings | None = None  # the tests' clock and dice
         self._deliveries: dict[int, Delivery] = {}
-        self._is_closed = False
         if self.config.debug:
             logger.setLevel("DEBUG")
 
@@ -238,9 +238,7 @@ class AnalyticsClient:
             Whether nothing was lost.
         """
         timeout = self.config.shutdown_timeout_millis if timeout_millis is None else timeout_millis
-        delivery = self._delivery()
-        self._is_closed = True
-        return delivery.shutdown(timeout / 1000)
+        return self._delivery().shutdown(timeout / 1000)
 
     def stats(self) -> LedgerSnapshot:
         """Return how many events this process has accepted, delivered, dropped by reason, and holds."""
@@ -336,23 +334,22 @@ class AnalyticsClient:
 
     def _delivery(self) -> Delivery:
         """Return this process's delivery; the pid tells, since a fork need not run any hook (uWSGI)."""
-        pid = os.getpid()
         try:
-            return self._deliveries[pid]
+            return self._deliveries[os.getpid()]
         except KeyError:
-            # `setdefault` is atomic: of two threads that come first together, both get the same one.
-            return self._begin(
-                self._deliveries.setdefault(pid, Delivery(self.config, self._surroundings)), pid
-            )
+            return self._begin(os.getpid())
 
-    def _begin(self, delivery: Delivery, pid: int) -> Delivery:
-        """Have this process's delivery noticed at its exit and forks, and ended when the client is gone."""
+    def _begin(self, pid: int) -> Delivery:
+        """Make this process's delivery, noticed at its exit and forks, and ended when the client is gone."""
+        inherited = {other: delivery for other, delivery in self._deliveries.items() if other != pid}
+        is_closed = any(delivery.is_closed for delivery in inherited.values())
+        life = Life(Stage.CLOSED if is_closed else Stage.OPEN)
+        # `setdefault` is atomic: of two threads that come first together, both get the same one.
+        delivery = self._deliveries.setdefault(pid, Delivery(self.config, self._surroundings, life))
         process.register(delivery)
         weakref.finalize(self, delivery.abandon).atexit = False
-        for inherited in [other for other in self._deliveries if other != pid]:
-            self._deliveries.pop(inherited, None)
-        if self._is_closed:  # in the parent, before the fork
-            delivery.shutdown(0.0)
+        for other in inherited:
+            self._deliveries.pop(other, None)
         return delivery
 
 

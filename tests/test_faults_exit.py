@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from conftest import QuickClient
 from driving import calls, track, within
 
 from otel_analytics import ViewEvent
 from otel_analytics.delivery.backoff import RetryPolicy
-from otel_analytics.events import encode
+from otel_analytics.delivery.batch import Entry
+from otel_analytics.events import EncodedEvent, encode
 from otel_analytics.testing import Accept, Answer, Exchange, FaultyCollector, Hang, ResetAtOnce, Unavailable
 
 _LONG = 20_000
@@ -73,13 +76,20 @@ def test_shutdown_twice_and_flush_after_it_return_at_once(quick_client: QuickCli
         assert client.stats().dropped == {"after_shutdown": 2}
 
 
-def test_an_event_that_slips_in_behind_shutdown_is_counted(quick_client: QuickClient) -> None:
+def test_an_event_that_slips_in_behind_shutdown_is_counted(
+    quick_client: QuickClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its thread looked whether all was closed just before it was."""
     with FaultyCollector() as collector:
         client = quick_client(collector.url)
         delivery = client._delivery()
-        client.shutdown(100)
-        delivery._closed = False
+        put = delivery._queue.put
+
+        def put_late(events: Sequence[EncodedEvent]) -> list[Entry]:
+            client.shutdown(100)
+            return put(events)
+
+        monkeypatch.setattr(delivery._queue, "put", put_late)
         delivery.accept([encode(_view(0))])
         assert client.stats().dropped == {"after_shutdown": 1}
         assert client.stats().pending == 0

@@ -250,7 +250,7 @@ def test_certificates_that_cannot_be_loaded_keep_the_events(
     track(client, 3)
     assert not client.flush(200)
     assert client.stats().pending == 3
-    assert client._delivery()._sender.last_problem.startswith("SSLError")
+    assert client._delivery()._last_problem.startswith("SSLError")
 
 
 def _server_context(authority: trustme.CA) -> ssl.SSLContext:

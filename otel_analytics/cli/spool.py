@@ -25,7 +25,7 @@ Say = Callable[[str], None]
 
 _PROGRESS_SECONDS = 0.5
 _HOUR = 3_600.0
-_LONGEST_AGE_HOURS = 87_600  # ten years, the option's most
+_LONGEST_AGE_HOURS = 87_600  # ten years, the most the option takes
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 

@@ -5,25 +5,32 @@ A fork makes a new one (see `client`): locks, threads and connections do not wor
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from otel_analytics import process
 from otel_analytics.config import Config
+from otel_analytics.delivery.batch import Batch
 from otel_analytics.delivery.hooks import DropNotices, approve
 from otel_analytics.delivery.http.negotiation import Negotiation
 from otel_analytics.delivery.http.transport import Transport
+from otel_analytics.delivery.http.wire import Outcome, Verdict
+from otel_analytics.delivery.life import Life
 from otel_analytics.delivery.logs import RateLimitedLog
 from otel_analytics.delivery.queue.ledger import DropReason, LedgerSnapshot
 from otel_analytics.delivery.queue.memory import MemoryQueue, Queue
+from otel_analytics.delivery.schedule import Schedule
 from otel_analytics.delivery.sender import Sender, Surroundings
+from otel_analytics.delivery.settlement import Settlement
 from otel_analytics.delivery.spool.schema import check_writable
 from otel_analytics.delivery.spool.spool import Spool, SpoolLimits
+from otel_analytics.delivery.throttle import Throttle
 from otel_analytics.errors import ConfigError
 from otel_analytics.events import EncodedEvent, Event
 
@@ -34,30 +41,34 @@ class Delivery:
     Args:
         config: The options.
         surroundings: Clock, dice, policy; real ones by default.
+        life: Its own; a closed one makes a delivery that drops and counts all it is given.
     """
 
-    def __init__(self, config: Config, surroundings: Surroundings | None = None) -> None:
+    def __init__(
+        self, config: Config, surroundings: Surroundings | None = None, life: Life | None = None
+    ) -> None:
         around = surroundings or Surroundings()
         self._pid = os.getpid()
         self._clock = around.clock
         self._exit_seconds = config.shutdown_timeout_millis / 1000
-        self._exit_deadline: float | None = None
         self._before_send = config.before_send
-        self._closed = False
+        self._life = life or Life()
         self._delivered_all = True
         self._shutting_down = threading.Lock()
         self._noted: Counter[str] = Counter()
         self._noting = threading.Lock()
-        self._ended = False
+        self._last_problem = ""
         self._log = RateLimitedLog(around.clock)
         self._notices = DropNotices(config.on_drop, self._log)
-        self._queue = _queue(config, around, self._log, self._notices)
+        self._queue = _queue(config, around, self._log, self._notices, self._life)
+        throttle = Throttle(config.max_connections, around.policy, around.dice, self._life)
         self._sender = Sender(
             self._queue,
-            Negotiation(config),
+            Schedule(self._queue, Negotiation(config), throttle, self._life),
+            self._life,
             lambda: Transport(config.endpoint, config.write_key, around.clock),
             self._log,
-            self._notices,
+            self._report,
             timeout=config.timeout_millis / 1000,
             max_connections=config.max_connections,
             surroundings=around,
@@ -72,7 +83,7 @@ class Delivery:
         """
         if not events:
             return
-        if self._closed:
+        if self._life.is_closed:
             self.drop(DropReason.AFTER_SHUTDOWN, events)
             return
         if patience:
@@ -90,7 +101,7 @@ class Delivery:
             self.exit()
         else:
             self._sender.wake()
-        if self._ended:
+        if self._life.is_closed:  # since the look at it above
             self._drop_late()
         self._log.emit()
 
@@ -117,7 +128,7 @@ class Delivery:
 
     def flush(self, timeout: float) -> bool:
         """Wait at most ``timeout`` seconds until all that was accepted is settled; return whether it is."""
-        return self._closed or self._sender.flush(self._before_exit(self._clock() + timeout))
+        return self._life.is_closed or self._sender.flush(self._before_exit(self._clock() + timeout))
 
     def shutdown(self, timeout: float) -> bool:
         """Send what is left in at most ``timeout`` seconds, drop and name the rest, and close.
@@ -129,8 +140,7 @@ class Delivery:
         if not self._shutting_down.acquire(timeout=max(deadline - self._clock(), 0.0)):
             return False
         try:
-            if not self._closed:
-                self._closed = True
+            if not self._life.is_closed:
                 self._delivered_all = self._close(deadline)
             return self._delivered_all
         finally:
@@ -140,7 +150,6 @@ class Delivery:
         """Let the threads end once everything is settled: the client is gone, nothing comes any more."""
         if self._pid == os.getpid():  # in a forked child nobody could release the parent's locks
             self._sender.abandon(self)
-            self._notices.close()
 
     def at_exit(self) -> None:
         """Send what is left, as `exit` does."""
@@ -159,9 +168,12 @@ class Delivery:
 
     def exit(self) -> bool:
         """Send what is left before the process ends; one deadline holds for all calls of the exit."""
-        if self._exit_deadline is None:
-            self._exit_deadline = self._clock() + self._exit_seconds
-        return self._finish(self._exit_deadline)
+        return self._life.is_closed or self._finish(self._before_exit(self._clock() + self._exit_seconds))
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was shut down."""
+        return self._life.is_closed
 
     def snapshot(self) -> LedgerSnapshot:
         """Return the ledger as it stands."""
@@ -171,12 +183,10 @@ class Delivery:
 
     def _close(self, deadline: float) -> bool:
         delivered = self._finish(deadline)
+        self._life.close()
         self._sender.stop()
-        # A thread may have passed the look at `_closed` before; it looks at this after its event is in.
-        self._ended = True
         self._drop_late()
         self._queue.close()
-        self._notices.close()
         self._log.emit()
         return delivered
 
@@ -189,7 +199,7 @@ class Delivery:
                 DropReason.SHUTDOWN.value,
                 len(lost),
                 "events are dropped at exit: the collector did not take them in time"
-                f" ({self._sender.last_problem or 'no answer yet'})",
+                f" ({self._last_problem or 'no answer yet'})",
             )
         self._notices.drain(deadline - self._clock())
         return not lost
@@ -202,9 +212,24 @@ class Delivery:
             self._log.tell(reason.value, len(late), _REFUSALS[reason])
 
     def _before_exit(self, deadline: float) -> float:
-        if process.is_exiting() and self._exit_deadline is None:
-            self._exit_deadline = self._clock() + self._exit_seconds
-        return deadline if self._exit_deadline is None else min(deadline, self._exit_deadline)
+        """Return the deadline, or that of the exit, which is one for all that is done in it."""
+        if process.is_exiting() and not self._life.is_ending:
+            self._sender.begin_last_chance(self._clock() + self._exit_seconds)
+        return min(deadline, self._life.deadline)
+
+    def _report(self, batch: Batch, outcome: Outcome, settlement: Settlement) -> None:
+        """Tell the operator, once a minute for each cause, and `on_drop`."""
+        if outcome.verdict in _TROUBLE:
+            level, text = _TROUBLE[outcome.verdict]
+            self._last_problem = outcome.reason
+            name = outcome.verdict.name.lower()
+            self._log.tell(name, len(batch.entries), text % outcome.reason, level)
+        for reason in {reason for _, reason in settlement.dropped}:
+            events = [entry.event for entry, why in settlement.dropped if why is reason]
+            self._notices.add(reason, events)
+            text = f"an event is dropped: the collector answered {outcome.reason}"
+            self._log.tell(reason.value, len(events), text)
+        self._log.emit()
 
 
 def check_spool(path: str) -> None:
@@ -222,7 +247,9 @@ def check_spool(path: str) -> None:
         ) from None
 
 
-def _queue(config: Config, around: Surroundings, log: RateLimitedLog, notices: DropNotices) -> Queue:
+def _queue(
+    config: Config, around: Surroundings, log: RateLimitedLog, notices: DropNotices, life: Life
+) -> Queue:
     linger = config.flush_interval_millis / 1000
     if config.spool_path is None:
         return MemoryQueue(max_queue_size=config.max_queue_size, linger=linger, clock=around.clock)
@@ -239,6 +266,7 @@ def _queue(config: Config, around: Surroundings, log: RateLimitedLog, notices: D
         wall_clock=around.wall_clock,
         log=log,
         notices=notices,
+        life=life,
     )
 
 
@@ -247,4 +275,12 @@ _REFUSALS = {
     DropReason.AFTER_SHUTDOWN: "an event came after shutdown and is dropped",
     DropReason.INVALID: "an event is dropped: what was given makes no event",
     DropReason.ANONYMOUS: "an engagement of nobody known is dropped, since anonymous_user_id is empty",
+}
+
+_DOWN = "the collector is unavailable (%s); events wait and are sent again"
+_TROUBLE: Mapping[Verdict, tuple[int, str]] = {
+    Verdict.UNAVAILABLE: (logging.WARNING, _DOWN),
+    Verdict.FAILED: (logging.WARNING, _DOWN),
+    Verdict.REFUSED: (logging.ERROR, "the collector answered %s: check endpoint and write_key; events wait"),
+    Verdict.NO_BATCHES: (logging.WARNING, "the collector takes no batches (%s); events are sent singly"),
 }

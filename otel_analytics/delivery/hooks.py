@@ -12,6 +12,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from otel_analytics.delivery.logs import RateLimitedLog
@@ -23,6 +24,7 @@ BeforeSend = Callable[[Event], Event | None]
 OnDrop = Callable[[str, Sequence[Event]], object]
 
 _MOST_WAITING = 10_000  # events
+_IDLE_SECONDS = 1.0
 
 
 def approve(event: Event, before_send: BeforeSend, log: RateLimitedLog) -> Event | None:
@@ -41,7 +43,7 @@ def approve(event: Event, before_send: BeforeSend, log: RateLimitedLog) -> Event
 
 
 class DropNotices:
-    """Calls `on_drop` on a thread of its own, started with the first loss, ended by `close`.
+    """Calls `on_drop` on a thread of its own, started with a loss, and ended where none came for a second.
 
     Losses for one reason that wait together become one call; how many wait for a slow function is bounded.
 
@@ -61,7 +63,6 @@ class DropNotices:
         self._heard = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
         self._calls = 0
-        self._is_closed = False
 
     def add(self, reason: DropReason, events: Sequence[EncodedEvent]) -> None:
         """Tell of dropped events, without waiting; may be called under a lock."""
@@ -84,11 +85,6 @@ class DropNotices:
         with self._heard:
             self._heard.wait_for(lambda: not self._waiting and not self._calls, max(seconds, 0.0))
 
-    def close(self) -> None:
-        """End the thread once it has told all; a later loss starts another for as long as it takes."""
-        self._is_closed = True
-        self._wake.put(None)
-
     def forget(self) -> None:
         """In a forked child: what was told is the parent's to hear."""
         self._waiting.clear()
@@ -109,16 +105,19 @@ class DropNotices:
         return True
 
     def _run(self, on_drop: OnDrop) -> None:
-        while not self._has_ended():
-            self._wake.get()
+        while not self._is_idle():
             self._call_all(on_drop)
 
-    def _has_ended(self) -> bool:
+    def _is_idle(self) -> bool:
+        """Wait for something to tell; where nothing comes the thread ends."""
+        with suppress(queue.Empty):
+            self._wake.get(timeout=_IDLE_SECONDS)
+            return False
         with self._lock:
-            if self._is_closed and not self._waiting:
-                self._thread = None  # under the lock: whoever adds after this starts another
-                return True
-        return False
+            if self._waiting:
+                return False
+            self._thread = None  # under the lock: whoever adds after this starts another
+        return True
 
     def _call_all(self, on_drop: OnDrop) -> None:
         while (notice := self._next()) is not None:

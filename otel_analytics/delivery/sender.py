@@ -1,8 +1,13 @@
-"""The only threads: take, send, settle.
+"""The only threads: send what the schedule says, and settle it.
 
 A sender has no thread until there is something to send, then one, then up to `max_connections` while events
 wait and the collector is well. Its threads are daemons: none of them can hold up the exit of the process.
-Decisions are made under the lock (`_step`), requests and their settlement outside it.
+
+One lock guards the schedule, with all it decides by. Requests are made outside of it, and so is whatever may
+run code of others: the log, and `on_drop`. The queue has a lock of its own, taken inside this one and never
+around it. Two conditions wait on the lock: `_changed`, for the threads, since something may be sent or ended;
+`_settled`, for who waits in flush or shutdown. Whoever puts an event in takes the lock only where the
+schedule awaits it.
 """
 
 from __future__ import annotations
@@ -12,41 +17,27 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, detach, set_value
 
-from otel_analytics.contract import ADVERTISEMENT, Kind
 from otel_analytics.delivery.backoff import RetryPolicy
-from otel_analytics.delivery.batch import Batch, Entry
-from otel_analytics.delivery.hooks import DropNotices
-from otel_analytics.delivery.http.negotiation import Negotiation, Plan
+from otel_analytics.delivery.batch import Batch
 from otel_analytics.delivery.http.transport import Transport
-from otel_analytics.delivery.http.wire import (
-    Answer,
-    NoAnswer,
-    Outcome,
-    Verdict,
-    build_request,
-    interpret,
-)
+from otel_analytics.delivery.http.wire import Answer, NoAnswer, Outcome, Verdict, build_request, interpret
+from otel_analytics.delivery.life import Life
 from otel_analytics.delivery.logs import RateLimitedLog, log_safely, logger
-from otel_analytics.delivery.queue.ledger import DropReason
 from otel_analytics.delivery.queue.memory import Queue
-from otel_analytics.delivery.settlement import Settlement, settle
-from otel_analytics.delivery.throttle import Throttle
+from otel_analytics.delivery.schedule import Schedule
+from otel_analytics.delivery.settlement import Settlement
 from otel_analytics.errors import FOREIGN_ERRORS
 
 _LOOK_SECONDS = 0.25  # other processes settle what is in a shared spool, and nobody tells this one
 _PAUSE_SECONDS = 1.0  # after a fault of ours, so that it cannot burn the processor
-_DOWN = "the collector is unavailable (%s); events wait and are sent again"
-_TROUBLE: Mapping[Verdict, tuple[int, str]] = {
-    Verdict.UNAVAILABLE: (logging.WARNING, _DOWN),
-    Verdict.FAILED: (logging.WARNING, _DOWN),
-    Verdict.REFUSED: (logging.ERROR, "the collector answered %s: check endpoint and write_key; events wait"),
-    Verdict.NO_BATCHES: (logging.WARNING, "the collector takes no batches (%s); events are sent singly"),
-}
+
+Report = Callable[[Batch, Outcome, Settlement], None]
+"""Hears of each request that is settled, on the thread that made it, under no lock."""
 
 
 @dataclass(frozen=True)
@@ -69,40 +60,42 @@ class Surroundings:
 
 
 class Sender:
-    """Sends what an queue holds.
+    """Sends what a queue holds, when its schedule says so.
 
     Args:
         queue: Where events wait.
-        negotiation: How the collector wants them.
+        schedule: When to send what.
+        life: After its end the threads end, each after the request it is making.
         connect: Makes a transport; each thread has its own.
         log: Tells the operator.
-        notices: Tells `on_drop`.
+        report: Hears of what became of each batch.
         timeout: Seconds for one request.
-        max_connections: Most requests in flight.
-        surroundings: Clock, dice, policy.
+        max_connections: Most threads.
+        surroundings: Clocks.
     """
 
     def __init__(
         self,
         queue: Queue,
-        negotiation: Negotiation,
+        schedule: Schedule,
+        life: Life,
         connect: Callable[[], Transport],
         log: RateLimitedLog,
-        notices: DropNotices,
+        report: Report,
         *,
         timeout: float,
         max_connections: int,
         surroundings: Surroundings,
     ) -> None:
         self._queue = queue
-        self._negotiation = negotiation
+        self._schedule = schedule
+        self._life = life
         self._connect = connect
         self._log = log
-        self._notices = notices
+        self._report = report
         self._timeout = timeout
         self._max_connections = max_connections
         self._around = surroundings
-        self._throttle = Throttle(max_connections, surroundings.policy, surroundings.dice)
         # Entered as itself by whoever tracks: `with` a lock is one step, while a condition is entered in
         # Python code, where an exception from a signal handler would leave it held for good.
         self._lock = threading.RLock()
@@ -111,17 +104,13 @@ class Sender:
         self._starting = threading.Lock()
         self._threads: set[threading.Thread] = set()
         self._idle = 0
-        self._wake_at = 1.0
         self._transports: list[Transport] = []
-        self._awaited: Collection[Kind] = tuple(Kind)  # those whose events end a wait
-        self._flush_through = 0
-        self._stopped = self._is_forgotten = False
+        self._is_forgotten = False
         self._abandoned_by: object = None
-        self.last_problem = ""
 
     def wake(self) -> None:
         """Say that an event was put into the queue; cheap where nobody needs to know."""
-        if self._queue.longest_lane(self._awaited) >= self._wake_at:
+        if self._schedule.is_awaited():
             with self._lock:
                 self._changed.notify()
         if not self._threads:
@@ -138,8 +127,9 @@ class Sender:
         with self._changed:
             started = self._around.clock()
             while not self._queue.has_room(count):
-                left = min(deadline, self._throttle.progress_expected_until(started)) - self._around.clock()
-                if left <= 0 or self._stopped:
+                until = min(deadline, self._schedule.throttle.progress_expected_until(started))
+                left = until - self._around.clock()
+                if left <= 0 or self._life.is_closed:
                     return
                 self._settled.wait(left)
 
@@ -156,15 +146,17 @@ class Sender:
 
     def finish(self, deadline: float) -> bool:
         """Send what is left, without backoff; give up at the deadline or when the collector is down."""
-        with self._changed:
-            if self._throttle.begin_last_chance(deadline):
-                self._queue.release_parked()
+        self.begin_last_chance(deadline)
         return self._drain(deadline)
 
+    def begin_last_chance(self, deadline: float) -> None:
+        """Send without backoff from now on, and nothing after the deadline."""
+        with self._lock:
+            self._schedule.begin_last_chance(deadline)
+
     def stop(self) -> None:
-        """End the threads, each after the request it is making."""
-        with self._changed:
-            self._stopped = True
+        """Have the threads notice that all is over."""
+        with self._lock:
             self._changed.notify_all()
             self._settled.notify_all()
 
@@ -180,7 +172,7 @@ class Sender:
 
     def forget(self) -> None:
         """Stop in a forked child, where gevent's threads, being greenlets, live on."""
-        self._stopped = self._is_forgotten = True
+        self._is_forgotten = True
         for transport in self._transports:
             transport.forget()
 
@@ -188,11 +180,11 @@ class Sender:
         mark = self._queue.mark()
 
         def done() -> bool:
-            return self._queue.is_settled(mark) or self._nothing_to_come()
+            with self._lock:
+                return self._schedule.is_done(mark, self._around.clock())
 
-        with self._changed:
-            self._flush_through = max(self._flush_through, self._queue.newest())
-            self._throttle.shorten_delay()
+        with self._lock:
+            self._schedule.flush()
             self._changed.notify_all()
         if not done() and not self._threads and not self._start_thread():
             # The interpreter is shutting down and starts no threads any more: this one does the work.
@@ -204,13 +196,6 @@ class Sender:
         self._log.emit()
         return settled
 
-    def _nothing_to_come(self) -> bool:
-        """Whether the exit has tried everything, and what is left had its last attempt or has no hope."""
-        if not (self._throttle.is_last_chance and self._throttle.is_still()):
-            return False
-        plan = self._negotiation.plan(self._around.clock())
-        return self._queue.ready_at(plan, self._throttle.kinds_not_given_up()) == math.inf
-
     def _start_thread(self) -> bool:
         """Start a thread where there may be more; return whether there is any.
 
@@ -220,9 +205,9 @@ class Sender:
         with self._starting:
             with self._lock:
                 self._threads = {thread for thread in self._threads if thread.is_alive()}
-                if self._stopped or len(self._threads) >= self._max_connections:
+                if self._is_over() or len(self._threads) >= self._max_connections:
                     return bool(self._threads)
-                self._throttle.note_progress(self._around.clock())
+                self._schedule.throttle.note_progress(self._around.clock())
             runs = threading.Event()
             thread = threading.Thread(
                 target=self._run, args=(runs,), name="otel-analytics-sender", daemon=True
@@ -255,13 +240,16 @@ class Sender:
         except FOREIGN_ERRORS:
             log_safely(logging.ERROR, "sending failed unexpectedly", exc_info=True)
             with self._changed:
-                if not self._stopped:
+                if not self._is_over():
                     self._changed.wait(_PAUSE_SECONDS)
 
+    def _is_over(self) -> bool:
+        return self._life.is_closed or self._is_forgotten
+
     def _has_ended(self) -> bool:
-        return self._stopped or (
-            self._abandoned_by is not None and self._queue.is_settled(self._queue.mark())
-        )
+        if self._is_over():
+            return True
+        return self._abandoned_by is not None and self._queue.is_settled(self._queue.mark())
 
     def _rest_if_forgotten(self) -> None:
         """Keep a greenlet that a fork has copied from ending: `threading` forgot it and would complain."""
@@ -284,18 +272,15 @@ class Sender:
     def _next(self, done: Callable[[], bool], deadline: float) -> Batch | None:
         """Wait for something to send; `None`: done, or no time left."""
         while not done():
-            with self._changed:
+            with self._lock:
                 now = self._around.clock()
                 if now >= deadline:
                     return None
-                if now >= self._queue.maintenance_due_at():
-                    self._queue.maintain(now)
-                step = self._step(now)
+                step = self._schedule.next(now)
                 if isinstance(step, Batch):
-                    self._throttle.sent(step, now)
                     wants_thread = self._share_work(now)
                 elif not (self._log.has_deferred or done()):
-                    self._wait(min(step, deadline, self._queue.maintenance_due_at()) - now)
+                    self._wait(min(step, deadline) - now)
             self._log.emit()
             if isinstance(step, Batch):
                 if wants_thread:
@@ -305,97 +290,39 @@ class Sender:
 
     def _share_work(self, now: float) -> bool:
         """Wake an idle thread for what else may be sent now; return whether one has to be started for it."""
-        more = self._may_send_more(self._negotiation.plan(now), now)
-        if more and self._idle:
+        has_more = self._schedule.has_more(now)
+        if has_more and self._idle:
             self._changed.notify()
-        return more and not self._idle
+        return has_more and not self._idle
 
     def _wait(self, seconds: float) -> None:
         self._idle += 1
         self._changed.wait(seconds if seconds < math.inf else None)
         self._idle -= 1
 
-    def _step(self, now: float) -> Batch | float:
-        """Return what to send now, or until when to wait (monotonic seconds)."""
-        plan = self._negotiation.plan(now)
-        # Whoever puts an event into the queue reads this: it is set before the look, so that nobody's event
-        # falls between the look and the wait.
-        self._wake_at = math.inf
-        if self._throttle.is_busy(plan):
-            return math.inf
-        kinds, opens_at = self._throttle.open_kinds(now), self._throttle.opens_at(now)
-        if not kinds:
-            return opens_at
-        self._awaited = kinds
-        self._wake_at = 1
-        batch = self._queue.take(plan, now, self._flush_through, kinds)
-        if batch is not None:
-            return batch
-        ready_at = self._queue.ready_at(plan, kinds)
-        if ready_at < math.inf:
-            self._wake_at = plan.max_events
-        return min(ready_at, opens_at)
-
-    def _may_send_more(self, plan: Plan, now: float) -> bool:
-        return (
-            not self._throttle.is_busy(plan)
-            and self._queue.ready_at(plan, self._throttle.open_kinds(now)) <= now
-        )
-
     def _deliver(self, batch: Batch, transport: Transport, timeout: float) -> None:
         sent_at = self._around.clock()
         try:
-            outcome = self._exchange(batch, transport, timeout)
+            result, outcome = self._exchange(batch, transport, timeout)
         except FOREIGN_ERRORS as error:  # a fault of ours neither ends the thread nor loses events
             log_safely(logging.ERROR, "sending failed unexpectedly", exc_info=True)
-            outcome = Outcome(Verdict.FAILED, type(error).__name__)
+            result = NoAnswer(type(error).__name__, reached=True)
+            outcome = Outcome(Verdict.FAILED, result.reason)
         self._rest_if_forgotten()
-        settlement = self._conclude(batch, outcome, sent_at)
-        self._report(batch, outcome, settlement.dropped)
+        with self._lock:
+            settlement = self._schedule.conclude(batch, result, outcome, sent_at, self._around.clock())
+            self._changed.notify_all()
+            self._settled.notify_all()
+        self._report(batch, outcome, settlement)
 
-    def _exchange(self, batch: Batch, transport: Transport, timeout: float) -> Outcome:
-        plan = self._negotiation.plan(self._around.clock())
-        request = build_request(batch, compress=plan.gzip, unix_now=self._around.wall_clock())
+    def _exchange(
+        self, batch: Batch, transport: Transport, timeout: float
+    ) -> tuple[Answer | NoAnswer, Outcome]:
+        compress = self._schedule.compresses(self._around.clock())
+        request = build_request(batch, compress=compress, unix_now=self._around.wall_clock())
         result = transport.send(request, max(timeout, 0.001))
         outcome = interpret(result, request, len(batch.entries), unix_now=self._around.wall_clock())
         if logger.isEnabledFor(logging.DEBUG):
             values = len(batch.entries), batch.kind.value, outcome.verdict.name
             log_safely(logging.DEBUG, "%d %s event(s): %s", *values)
-        with self._changed:
-            self._learn(result, outcome, batch)
-        return outcome
-
-    def _learn(self, result: Answer | NoAnswer, outcome: Outcome, batch: Batch) -> None:
-        if isinstance(result, Answer):
-            self._negotiation.learn(result.headers.get(ADVERTISEMENT.lower()))
-        if outcome.verdict is Verdict.NO_BATCHES:
-            self._negotiation.batch_refused(self._around.clock())
-        elif outcome.verdict is Verdict.NO_GZIP:
-            self._negotiation.gzip_refused()
-        elif outcome.verdict is Verdict.TOO_LARGE and len(batch.entries) > 1:
-            self._negotiation.too_large(sum(map(len, batch.bodies)))
-
-    def _conclude(self, batch: Batch, outcome: Outcome, sent_at: float) -> Settlement:
-        now = self._around.clock()
-        with self._changed:
-            self._throttle.returned(batch)
-            self._throttle.judge(batch, outcome, sent_at, now)
-            settlement = settle(batch, outcome, self._throttle.circumstances(batch, outcome, now))
-            self._queue.settle(batch, settlement)
-            self._changed.notify_all()
-            self._settled.notify_all()
-        return settlement
-
-    def _report(self, batch: Batch, outcome: Outcome, dropped: tuple[tuple[Entry, DropReason], ...]) -> None:
-        """Tell the operator, once a minute for each cause."""
-        count = len(batch.entries)
-        if outcome.verdict in _TROUBLE:
-            level, text = _TROUBLE[outcome.verdict]
-            self.last_problem = outcome.reason
-            self._log.tell(outcome.verdict.name.lower(), count, text % outcome.reason, level)
-        for reason in {reason for _, reason in dropped}:
-            events = [entry.event for entry, why in dropped if why is reason]
-            self._notices.add(reason, events)
-            text = f"an event is dropped: the collector answered {outcome.reason}"
-            self._log.tell(reason.value, len(events), text)
-        self._log.emit()
+        return result, outcome

@@ -14,6 +14,7 @@ from otel_analytics.delivery.backoff import Gate, RetryPolicy
 from otel_analytics.delivery.batch import Batch
 from otel_analytics.delivery.http.negotiation import Plan
 from otel_analytics.delivery.http.wire import Outcome, Verdict
+from otel_analytics.delivery.life import Life
 from otel_analytics.delivery.settlement import Circumstances
 
 _BATCHES_IN_FLIGHT = 2
@@ -29,16 +30,19 @@ class Throttle:
         max_connections: Most requests in flight.
         policy: How long to wait after failures.
         dice: Random numbers in [0, 1).
+        life: In whose last chance nothing is tried twice for its own fault.
     """
 
-    def __init__(self, max_connections: int, policy: RetryPolicy, dice: Callable[[], float]) -> None:
+    def __init__(
+        self, max_connections: int, policy: RetryPolicy, dice: Callable[[], float], life: Life
+    ) -> None:
         self._max_connections = max_connections
         self._policy = policy
         self._dice = dice
         self._gates = {kind: Gate(policy) for kind in Kind}
         self._in_flight = dict.fromkeys(Kind, 0)
         self._progress_at = -math.inf
-        self._last_deadline: float | None = None
+        self._life = life
         self._given_up: set[Kind] = set()
 
     def is_busy(self, plan: Plan) -> bool:
@@ -82,22 +86,14 @@ class Throttle:
         for gate in self._gates.values():
             gate.shorten_delay()
 
-    def begin_last_chance(self, deadline: float) -> bool:
-        """Open all gates for the exit, the first time; return whether this is that time."""
-        is_first, self._last_deadline = self._last_deadline is None, deadline
-        if is_first:
-            for gate in self._gates.values():
-                gate.reopen()
-        return is_first
+    def reopen(self) -> None:
+        """Open all gates, for the last chance."""
+        for gate in self._gates.values():
+            gate.reopen()
 
     def kinds_not_given_up(self) -> Collection[Kind]:
         """Return the kinds for which the exit still expects something of the collector."""
         return self._gates.keys() - self._given_up
-
-    @property
-    def is_last_chance(self) -> bool:
-        """Whether the exit has begun, after which nothing is tried twice for its own fault."""
-        return self._last_deadline is not None
 
     def sent(self, batch: Batch, now: float) -> None:
         """Note a request."""
@@ -118,9 +114,7 @@ class Throttle:
         else:
             gate.succeeded(sent_at)
             self.note_progress(now)
-        if self._last_deadline is not None and (
-            gate.failures >= _LAST_FAILURES or gate.opens_at > self._last_deadline
-        ):
+        if self._life.is_ending and (gate.failures >= _LAST_FAILURES or gate.opens_at > self._life.deadline):
             self._given_up.add(batch.kind)
 
     def circumstances(self, batch: Batch, outcome: Outcome, now: float) -> Circumstances:
@@ -129,7 +123,7 @@ class Throttle:
 
     def _own_due(self, batch: Batch, outcome: Outcome, now: float) -> float:
         """Return when a batch that may itself be at fault is tried again; at the exit never."""
-        if self.is_last_chance:
+        if self._life.is_ending:
             return math.inf
         if outcome.verdict is Verdict.REFUSED:
             # Others go first when the gate opens: they show whether it was this batch or the whole URL.

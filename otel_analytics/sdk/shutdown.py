@@ -37,9 +37,9 @@ AsgiApplication = Callable[[_Scope, _Receive, _Send], Awaitable[None]]
 def flush_on_sigterm(timeout_millis: float = 5_000) -> bool:
     """On SIGTERM shut the global tracer provider down, flush every client, and die of the signal as before.
 
-    A second SIGTERM kills at once, and so does the first in a child of `multiprocessing`, which is told to
-    end by its parent. Process 1, for which the kernel ignores default actions, exits with the status a shell
-    shows for the signal.
+    A second SIGTERM kills at once, and so does the first in a child of `multiprocessing` that has this
+    handler from its parent, by which it is told to end. Process 1, for which the kernel ignores default
+    actions, exits with the status a shell shows for the signal.
 
     Does nothing where somebody handles SIGTERM already: such a program ends by itself, ``atexit`` follows.
     The environment path (``OTEL_TRACES_EXPORTER=analytics``) calls this by itself. gunicorn resets signals in
@@ -55,7 +55,7 @@ def flush_on_sigterm(timeout_millis: float = 5_000) -> bool:
         return False
     if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         return False
-    signal.signal(signal.SIGTERM, partial(_flush_and_die, timeout_millis / 1000))
+    signal.signal(signal.SIGTERM, partial(_flush_and_die, timeout_millis / 1000, os.getpid()))
     return True
 
 
@@ -99,9 +99,10 @@ def flush_all(timeout_millis: float = 5_000) -> None:
     _within(timeout_millis / 1000, partial(_flush_all, timeout_millis))
 
 
-def _flush_and_die(seconds: float, number: int, _: FrameType | None) -> None:
+def _flush_and_die(seconds: float, installed_in: int, number: int, _: FrameType | None) -> None:
     signal.signal(number, signal.SIG_DFL)
-    if not process.is_child_of_multiprocessing():
+    is_inherited = installed_in != os.getpid()
+    if not (is_inherited and process.is_child_of_multiprocessing()):
         # The provider's shutdown, at the same time as other clients' flush: a hanging collector is not
         # everybody's.
         _within(seconds, _provider_method("shutdown"), *_flushes(seconds))

@@ -30,7 +30,6 @@ class Lanes:
         self._linger = linger
         self._lanes = {kind: _Lane(kind) for kind in Kind}
         self._order = list(Kind)
-        self._fresh = tuple((kind, lane.fresh) for kind, lane in self._lanes.items())  # looked at by each put
         self.newest = 0
 
     def room(self, kind: Kind) -> int:
@@ -91,9 +90,10 @@ class Lanes:
         for lane in self._lanes.values():
             yield from lane.entries()
 
-    def longest(self, kinds: Collection[Kind]) -> int:
-        """Return how many fresh events the longest lane of these kinds has."""
-        return max([len(fresh) for kind, fresh in self._fresh if kind in kinds], default=0)
+    def holds(self, kinds: Collection[Kind], events: float, size: float) -> bool:
+        """Whether a lane of these kinds has so many fresh events, or so many bytes of them."""
+        lanes = [self._lanes[kind] for kind in kinds]
+        return any(len(lane.fresh) >= events or lane.fresh_bytes >= size for lane in lanes)
 
     def oldest(self) -> float:
         """Return the sequence of the oldest event not settled; infinity where there is none."""
@@ -117,7 +117,7 @@ class _Lane:
 
     def append(self, entry: Entry) -> None:
         self.fresh.append(entry)
-        self.fresh_bytes += len(entry.event.body)
+        self.fresh_bytes += _size(entry)
         self.count += 1
 
     def park(self, batches: Iterable[Batch]) -> None:
@@ -160,9 +160,8 @@ class _Lane:
             batches = [p.with_entries(tuple(e for e in p.entries if e.row not in rows)) for p in self.parked]
             self.parked = [batch for batch in batches if batch.entries]
             kept = [entry for entry in self.fresh if entry.row not in rows]
-            self.fresh.clear()  # and filled again, not replaced: `Lanes` holds it too
-            self.fresh.extend(kept)
-            self.fresh_bytes = sum(len(entry.event.body) for entry in self.fresh)
+            self.fresh = deque(kept)
+            self.fresh_bytes = sum(map(_size, kept))
             self.count -= len(gone)
         return gone
 
@@ -182,7 +181,7 @@ class _Lane:
 
     def _pop_fresh(self) -> Entry:
         entry = self.fresh.popleft()
-        self.fresh_bytes -= len(entry.event.body)
+        self.fresh_bytes -= _size(entry)
         self.count -= 1
         return entry
 
@@ -212,11 +211,16 @@ class _Lane:
         return len(self.fresh) >= plan.max_events or self.fresh_bytes >= plan.max_bytes
 
 
+def _size(entry: Entry) -> int:
+    """Return an event's bytes in an array, with the sign that parts it from the next."""
+    return len(entry.event.body) + 1
+
+
 def _fitting(entries: Iterable[Entry], plan: Plan) -> int:
     """Return how many entries from the first on fit into a request; one always does."""
     count, size = 0, 1
     for entry in entries:
-        size += len(entry.event.body) + 1
+        size += _size(entry)
         if count and (count >= plan.max_events or size > plan.max_bytes):
             break
         count += 1

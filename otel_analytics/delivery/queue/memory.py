@@ -51,8 +51,8 @@ class Queue(Protocol):
     def has_room(self, count: int) -> bool:
         """Return whether so many more events would displace none, whatever their kind."""
 
-    def longest_lane(self, kinds: Collection[Kind]) -> int:
-        """Return how many events wait for their first request, of that one of these kinds which has most."""
+    def holds(self, kinds: Collection[Kind], events: float, size: float) -> bool:
+        """Whether so many events of one of these kinds, or so many bytes, wait for their first request."""
 
     def newest(self) -> int:
         """Return the sequence of the event accepted last."""
@@ -146,9 +146,9 @@ class MemoryQueue:
         """Return whether so many more events would displace none."""
         return min(map(self._lanes.room, Kind)) >= count
 
-    def longest_lane(self, kinds: Collection[Kind]) -> int:
-        """Return how many fresh events the longest lane of these kinds has."""
-        return self._lanes.longest(kinds)
+    def holds(self, kinds: Collection[Kind], events: float, size: float) -> bool:
+        """Whether a lane of these kinds has so many fresh events in memory, or so many bytes of them."""
+        return self._lanes.holds(kinds, events, size)
 
     def newest(self) -> int:
         """Return the sequence of the event accepted last."""

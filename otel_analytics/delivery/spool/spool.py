@@ -20,6 +20,7 @@ from otel_analytics.contract import Kind
 from otel_analytics.delivery.batch import Batch, Entry
 from otel_analytics.delivery.hooks import DropNotices
 from otel_analytics.delivery.http.negotiation import Plan
+from otel_analytics.delivery.life import Life
 from otel_analytics.delivery.logs import RateLimitedLog
 from otel_analytics.delivery.queue.lanes import NEVER, Lanes
 from otel_analytics.delivery.queue.ledger import DropReason, LedgerSnapshot
@@ -85,6 +86,7 @@ class Spool:
         wall_clock: Seconds since the epoch.
         log: Tells the operator.
         notices: Tells `on_drop`.
+        life: In whose last chance the backlog is left for another day.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class Spool:
         wall_clock: Callable[[], float],
         log: RateLimitedLog,
         notices: DropNotices,
+        life: Life,
     ) -> None:
         self._limits = limits
         self._clock = clock
@@ -111,7 +114,7 @@ class Spool:
         self._tickets: deque[_Ticket] = deque()
         self._backlog = set(Kind)  # kinds of which the file may have rows that are anybody's
         self._maintenance_due_at = -NEVER
-        self._is_closing = False
+        self._life = life
         self._file = SpoolFile(
             path,
             partial(
@@ -126,6 +129,7 @@ class Spool:
             clock=clock,
             wall_clock=wall_clock,
             log=log,
+            life=life,
         )
         self._lock = self._file.lock
 
@@ -156,7 +160,7 @@ class Spool:
         with self._lock:
             ready_at = self._lanes.ready_at(plan, kinds)
             wants_file = self._books.has_changes or any(map(self._wanted, self._backlog & set(kinds)))
-            if wants_file and not self._is_closing:
+            if wants_file and not self._life.is_ending:
                 return min(ready_at, self._file.rests_until)
             return ready_at
 
@@ -176,7 +180,6 @@ class Spool:
         """Make everything parked due at once; the backlog in the file is left for another day."""
         with self._lock:
             self._lanes.release_parked()
-            self._is_closing = True
             self._maintenance_due_at = NEVER
 
     def abandon(self, reason: DropReason) -> list[Entry]:
@@ -207,9 +210,9 @@ class Spool:
         """Return true: what memory cannot hold goes to the file."""
         return True
 
-    def longest_lane(self, kinds: Collection[Kind]) -> int:
-        """Return how many fresh events the longest lane of these kinds has."""
-        return self._lanes.longest(kinds)
+    def holds(self, kinds: Collection[Kind], events: float, size: float) -> bool:
+        """Whether a lane of these kinds has so many fresh events in memory, or so many bytes of them."""
+        return self._lanes.holds(kinds, events, size)
 
     def newest(self) -> int:
         """Return the sequence of the event that came last into memory."""
@@ -310,7 +313,7 @@ class Spool:
         return 0 if spare < self._chunk else min(spare, _MOST_CLAIMED)
 
     def _refill(self, kind: Kind) -> None:
-        wanted = 0 if self._is_closing else self._wanted(kind)
+        wanted = 0 if self._life.is_ending else self._wanted(kind)
         rows: list[Row] = []
         if wanted and self._file.use(lambda journal: rows.extend(journal.claim(kind, wanted))):
             for row in rows:

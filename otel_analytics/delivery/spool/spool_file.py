@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from otel_analytics import process
+from otel_analytics.delivery.life import Life
 from otel_analytics.delivery.logs import RateLimitedLog
 from otel_analytics.delivery.spool.journal import Journal
 from otel_analytics.delivery.spool.schema import (
@@ -39,6 +40,7 @@ class SpoolFile:
         clock: Monotonic seconds.
         wall_clock: Seconds since the epoch.
         log: Tells the operator.
+        life: After whose end the file is opened for each use alone.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class SpoolFile:
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
         log: RateLimitedLog,
+        life: Life,
     ) -> None:
         self.path = path
         self.pid = os.getpid()
@@ -65,7 +68,7 @@ class SpoolFile:
         self._file: int | None = None
         self._identity: FileIdentity | None = None
         self._failures = 0
-        self._is_closed = False
+        self._life = life
         self._is_held_for_fork = False
         process.register(self)
 
@@ -86,7 +89,7 @@ class SpoolFile:
             return False
         self._failures = 0
         self.is_off_limits = False
-        if self._is_closed:
+        if self._life.is_closed:
             self.disconnect()
         return True
 
@@ -102,7 +105,6 @@ class SpoolFile:
     def close(self) -> None:
         """End the lease and close; whatever still comes opens the file for that one use."""
         self.use(lambda journal: journal.resign())
-        self._is_closed = True
         self.disconnect()
 
     def disconnect(self) -> None:

@@ -1,0 +1,129 @@
+"""When to send what, and what an answer changes about it: decisions only, neither threads nor clock.
+
+Three things are asked together: the queue, what waits; the negotiation, how the collector wants it; the
+throttle, how it fares. Whoever sends holds one lock around each call.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import Any
+
+from otel_analytics.contract import ADVERTISEMENT, Kind
+from otel_analytics.delivery.batch import Batch
+from otel_analytics.delivery.http.negotiation import Negotiation
+from otel_analytics.delivery.http.wire import Answer, NoAnswer, Outcome, Verdict
+from otel_analytics.delivery.life import Life
+from otel_analytics.delivery.queue.memory import Queue
+from otel_analytics.delivery.settlement import Settlement, settle
+from otel_analytics.delivery.throttle import Throttle
+
+
+class Schedule:
+    """Answers "send this" or "wait until".
+
+    Args:
+        queue: Where events wait.
+        negotiation: How the collector wants them.
+        throttle: How fast it takes them.
+        life: Of all this.
+    """
+
+    def __init__(self, queue: Queue, negotiation: Negotiation, throttle: Throttle, life: Life) -> None:
+        self.throttle = throttle
+        self._queue = queue
+        self._negotiation = negotiation
+        self._life = life
+        self._flush_through = 0  # the sequence up to which events do not wait for others to travel with
+        # What would change the last answer, were it put into the queue.
+        self._awaited: Collection[Kind] = tuple(Kind)
+        self._awaited_events, self._awaited_bytes = 1.0, math.inf
+
+    def is_awaited(self) -> bool:
+        """Whether the queue holds by now what would change the last answer; needs no lock, and is cheap."""
+        return self._awaited_events < math.inf and self._queue.holds(
+            self._awaited, self._awaited_events, self._awaited_bytes
+        )
+
+    def next(self, now: float) -> Batch | float:
+        """Return what to send now, which then counts as sent, or until when to wait (monotonic seconds)."""
+        maintenance_due_at = self._queue.maintenance_due_at()
+        if now >= maintenance_due_at:
+            self._queue.maintain(now)
+            maintenance_due_at = self._queue.maintenance_due_at()
+        batch = self._batch(now)
+        if isinstance(batch, Batch):
+            self.throttle.sent(batch, now)
+            return batch
+        return min(batch, maintenance_due_at)
+
+    def has_more(self, now: float) -> bool:
+        """Whether another request may go out at the same time."""
+        plan = self._negotiation.plan(now)
+        if self.throttle.is_busy(plan):
+            return False
+        return self._queue.ready_at(plan, self.throttle.open_kinds(now)) <= now
+
+    def compresses(self, now: float) -> bool:
+        """Whether the collector takes gzip."""
+        return self._negotiation.plan(now).gzip
+
+    def flush(self) -> None:
+        """Let nothing accepted so far wait for others to travel with, or out a drawn delay."""
+        self._flush_through = max(self._flush_through, self._queue.newest())
+        self.throttle.shorten_delay()
+
+    def begin_last_chance(self, deadline: float) -> None:
+        """Send what is left without backoff, in the time until the deadline."""
+        if self._life.begin_last_chance(deadline):
+            self.throttle.reopen()
+            self._queue.release_parked()
+
+    def is_done(self, mark: Any, now: float) -> bool:
+        """Whether all up to a mark is settled, or had its last chance: nothing more will come of waiting."""
+        if self._queue.is_settled(mark):
+            return True
+        if not (self._life.is_ending and self.throttle.is_still()):
+            return False
+        plan = self._negotiation.plan(now)
+        return self._queue.ready_at(plan, self.throttle.kinds_not_given_up()) == math.inf
+
+    def conclude(
+        self, batch: Batch, result: Answer | NoAnswer, outcome: Outcome, sent_at: float, now: float
+    ) -> Settlement:
+        """Learn from a result, and decide what becomes of the events of its request."""
+        if isinstance(result, Answer):
+            self._negotiation.learn(result.headers.get(ADVERTISEMENT.lower()))
+        if outcome.verdict is Verdict.NO_BATCHES:
+            self._negotiation.batch_refused(now)
+        elif outcome.verdict is Verdict.NO_GZIP:
+            self._negotiation.gzip_refused()
+        elif outcome.verdict is Verdict.TOO_LARGE and len(batch.entries) > 1:
+            self._negotiation.too_large(sum(map(len, batch.bodies)))
+        self.throttle.returned(batch)
+        self.throttle.judge(batch, outcome, sent_at, now)
+        settlement = settle(batch, outcome, self.throttle.circumstances(batch, outcome, now))
+        self._queue.settle(batch, settlement)
+        return settlement
+
+    def _batch(self, now: float) -> Batch | float:
+        plan = self._negotiation.plan(now)
+        # Whoever puts an event into the queue asks `is_awaited` after it: so this is set before the look, and
+        # nobody's event falls between the look and the wait.
+        self._awaited_events = math.inf
+        if self.throttle.is_busy(plan):
+            return math.inf
+        kinds, opens_at = self.throttle.open_kinds(now), self.throttle.opens_at(now)
+        if not kinds:
+            return opens_at
+        self._awaited, self._awaited_bytes = kinds, math.inf
+        self._awaited_events = 1
+        batch = self._queue.take(plan, now, self._flush_through, kinds)
+        if batch is not None:
+            return batch
+        ready_at = self._queue.ready_at(plan, kinds)
+        if ready_at < math.inf:  # something waits already: the next to matter is the one that fills a request
+            self._awaited_bytes = plan.max_bytes
+            self._awaited_events = plan.max_events
+        return min(ready_at, opens_at)
