@@ -13,12 +13,13 @@ from __future__ import annotations
 import json
 import math
 from codecs import utf_8_decode as _utf_8
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from itertools import islice
 from typing import Any
+from uuid import UUID
 
 from otel_analytics.errors import FOREIGN_ERRORS
 
@@ -34,7 +35,9 @@ _CUT = "…[truncated]"
 _CYCLE = "[circular]"
 _TOO_DEEP = "[too deep]"
 _UNREADABLE = "[unreadable]"
-_SCALARS = frozenset({bool, int, float, type(None)})
+_PLAIN = frozenset({bool, float, type(None), Decimal, UUID, datetime, date, time, timedelta})
+_SIZE: Mapping[type, Callable[[Any], int]] = {str: len, bytes: len, int: int.bit_length}
+_PLAIN_COLLECTIONS = frozenset({dict, list, tuple, set, frozenset})
 _COLLECTIONS = (dict, list, tuple, Mapping, set, frozenset)
 
 
@@ -48,10 +51,8 @@ def encode_json(value: Mapping[str, Any]) -> bytes:
         The JSON, in which values that JSON has no form for are replaced (see `json_safe`).
     """
     try:
-        if not _is_small(value):
-            return _shortened(value)
-        body = _ENCODER.encode(value).encode()
-    except FOREIGN_ERRORS:  # what JSON has no form for, and what a value of somebody's own may raise
+        body = plain_json(value).encode()
+    except FOREIGN_ERRORS:
         return _shortened(value)
     return body if len(body) <= MAX_BODY_BYTES else _shortened(value)
 
@@ -61,7 +62,7 @@ def plain_json(value: Mapping[str, Any]) -> str:
 
     Raises:
         ValueError: It is too large for the caller to wait for.
-        Exception: It holds what JSON has no form for, or whatever a value of somebody's own raises.
+        Exception: It holds what JSON has no form for.
     """
     if not _is_small(value):
         raise ValueError("too many items, or too much text")
@@ -94,33 +95,40 @@ def field_text(value: Any) -> str:
 
 def readable_items(mapping: Any) -> dict[Any, Any]:
     """Return what can be read of a mapping, item by item; nothing where it is none."""
+    if type(mapping) is dict:
+        return mapping.copy()
     if not isinstance(mapping, Mapping):
         return {}
-    try:
-        return dict(mapping)
-    except FOREIGN_ERRORS:
-        return {key: _item(mapping, key) for key in _readable(mapping)}
+    return {key: _item(mapping, key) for key in islice(_readable(mapping), _MAX_NODES)}
 
 
 def _is_small(value: Mapping[str, Any]) -> bool:
-    """Whether encoding a body is sure to take no time: it has few items and little text, however deep."""
+    """Whether encoding a body is sure to take no time: it has few items and little text, however deep.
+
+    That can be told of plain types alone; what holds others is walked, with bounds at each step.
+    """
     nodes, characters = _MAX_NODES, MAX_BODY_BYTES
     waiting: list[Any] = [value]
     while waiting:
         collection = waiting.pop()
         nodes -= len(collection)
-        if nodes < 0 or characters < 0:
+        if nodes < 0:
             return False
-        for item in collection.values() if isinstance(collection, Mapping) else collection:
+        items = collection
+        if type(collection) is dict:
+            characters -= len("".join(collection))
+            items = collection.values()
+        for item in items:
             kind = type(item)
-            if kind is str:
-                characters -= len(item)
-            elif kind not in _SCALARS:
-                if isinstance(item, _COLLECTIONS):
-                    waiting.append(item)
-                elif isinstance(item, (str, bytes, bytearray)):
-                    characters -= len(item)
-    return characters >= 0
+            if kind in _SIZE:
+                characters -= _SIZE[kind](item)
+            elif kind in _PLAIN_COLLECTIONS:
+                waiting.append(item)
+            elif kind not in _PLAIN:
+                return False
+        if characters < 0:
+            return False
+    return True
 
 
 def _shortened(value: Mapping[str, Any]) -> bytes:
@@ -153,7 +161,9 @@ class _Cleaner:
             return _number(value)
         if isinstance(value, _COLLECTIONS):
             return self._collection(value, parents)
-        return self._text(_or_text(value))
+        text = _or_text(value)
+        self._characters -= len(text)  # whole: it may have taken its time
+        return self._text(text)
 
     def _collection(self, value: Any, parents: tuple[int, ...]) -> Any:
         if id(value) in parents:
@@ -206,14 +216,23 @@ def _number(value: float | None) -> float | str | None:
 def _as_text(value: Any, longest: int = 2**31) -> str:
     """Return at least ``longest`` characters of a text where it has so many, without reading much further."""
     if isinstance(value, (bytes, bytearray, memoryview)):
-        raw = bytes(value)
-        try:  # a character of four bytes may be cut at the end
-            return raw.decode() if len(raw) <= 4 * longest else _utf_8(raw[: 4 * longest])[0]
+        raw = _first_bytes(value, 4 * longest)
+        try:
+            return (
+                _utf_8(raw)[0] if len(raw) == 4 * longest else raw.decode()
+            )  # the last character may be cut
         except UnicodeDecodeError:
             return raw[:longest].hex()
     # UTF-16 joins the surrogates that make a pair, and replaces those that stand alone.
     text = str.__str__(value)[: 2 * longest]
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _first_bytes(value: bytes | bytearray | memoryview, count: int) -> bytes:
+    try:
+        return bytes(memoryview(value).cast("B")[:count])
+    except TypeError:  # a view of every other item
+        return bytes(value)[:count]
 
 
 def _or_text(value: Any) -> str:

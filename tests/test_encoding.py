@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
+from itertools import count
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from otel_analytics import EngagementEvent, MetricType, ViewEvent
 from otel_analytics.contract import CallMetadata
-from otel_analytics.encoding import MAX_BODY_BYTES, encode_json
+from otel_analytics.encoding import MAX_BODY_BYTES, encode_json, readable_items
 from otel_analytics.errors import EventError
 from otel_analytics.events import OBJECTS, encode, encode_view
 
@@ -51,6 +52,55 @@ def shared_lists(depth: int) -> list[Any]:
     for _ in range(depth):
         value = Counted([value] * 4)
     return value
+
+
+class LongText:
+    """A value whose text is long; counts how often it was asked for."""
+
+    asked = 0
+
+    def __str__(self) -> str:
+        type(self).asked += 1
+        return "x" * 100_000
+
+
+class Endless(Mapping[str, int]):
+    """A mapping that says it has one item and never ends."""
+
+    def __getitem__(self, key: str) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[str]:
+        return map(str, count())
+
+    def __len__(self) -> int:
+        return 1
+
+
+def test_what_takes_long_is_asked_for_only_as_long_as_there_is_room() -> None:
+    LongText.asked = 0
+    body = encode_json({"texts": [LongText() for _ in range(4_000)]})
+    assert 0 < LongText.asked < 100
+    assert len(body) <= MAX_BODY_BYTES
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [{"k" * 1_000_000: 1}] * 3_000,
+        [memoryview(b"x" * 5_000_000)] * 3_000,
+        [memoryview(b"x" * 100_000)[::2]] * 3_000,
+        [10**4_200] * 4_000,
+        Endless(),
+        {"endless": Endless()},
+    ],
+    ids=["keys", "views", "parted views", "integers", "endless", "endless within"],
+)
+def test_nothing_large_goes_uncounted(value: Any) -> None:
+    assert len(encode_json({"value": value})) <= MAX_BODY_BYTES
+    assert len(encode_json(readable_items({"value": value}))) <= MAX_BODY_BYTES
+    event = EngagementEvent("id", TIME, "u", "m", "t", metadata=value if isinstance(value, Mapping) else {})
+    assert len(encode(event).body) <= MAX_BODY_BYTES
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,22 @@ def test_a_symbolic_link_is_not_followed(path: Path, tmp_path: Path, target: str
     assert target == "nowhere" or elsewhere.stat().st_size == 0
 
 
+def test_what_is_no_spool_keeps_its_permissions(path: Path, tmp_path: Path) -> None:
+    text, folder, pipe = tmp_path / "text", tmp_path / "folder", tmp_path / "pipe"
+    text.write_text("A letter.")
+    folder.mkdir()
+    os.mkfifo(pipe)
+    for place in (text, folder, pipe):
+        place.chmod(0o755)
+        with pytest.raises(ConfigError, match="cannot be used"):
+            AnalyticsClient(spool_path=str(place))
+        assert stat.S_IMODE(place.stat().st_mode) == 0o755
+    path.with_name("spool.db-wal").symlink_to(text)
+    with pytest.raises(ConfigError, match=r"spool\.db-wal is a symbolic link"):
+        AnalyticsClient(spool_path=str(path))
+    assert stat.S_IMODE(text.stat().st_mode) == 0o755
+
+
 def test_another_users_file_is_refused(path: Path) -> None:
     if os.geteuid():
         pytest.skip("only root can give a file away")

@@ -6,7 +6,7 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -65,8 +65,10 @@ def open_database(path: Path) -> sqlite3.Connection:
     # that is there must not be opened beside SQLite: closing it cancels all locks this process has on it.
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    _make_safe(path)
-    return _connected(path, _make)
+    _refuse_unsafe(path, _me())
+    connection = _connected(path, _make)
+    _tighten(path)  # it is ours by now
+    return connection
 
 
 def open_existing(path: Path) -> sqlite3.Connection:
@@ -77,25 +79,46 @@ def open_existing(path: Path) -> sqlite3.Connection:
         OSError: There is no such file.
     """
     path.stat()  # SQLite would make it
+    _refuse_unsafe(path, [] if 0 in _me() else _me())  # an operator may look as root
     return _connected(path, _refuse_empty)
 
 
-def _make_safe(path: Path) -> None:
-    """Take permissions away from others, so that events are read by nobody else.
+def _refuse_unsafe(path: Path, owners: Collection[int]) -> None:
+    """Refuse what others could have put here.
+
+    Args:
+        path: The file.
+        owners: The users whose it may be; empty where the system knows none.
 
     Raises:
-        UnsafeFileError: The path is a symbolic link, or the file another user's.
+        UnsafeFileError: A file is a symbolic link, none of the ordinary kind, or another user's.
     """
-    status = path.lstat()
-    if stat.S_ISLNK(status.st_mode):
-        raise UnsafeFileError("it is a symbolic link, which may lead anywhere: name the file itself")
-    if hasattr(os, "geteuid") and status.st_uid != os.geteuid():
-        raise UnsafeFileError("it belongs to another user: every user needs a spool of its own")
-    for file in (path, *(Path(f"{path}{suffix}") for suffix in _SIDE_FILES)):
+    for file in _files(path):
+        with suppress(FileNotFoundError):
+            status = file.lstat()
+            if stat.S_ISLNK(status.st_mode):
+                raise UnsafeFileError(f"{file.name} is a symbolic link, which may lead anywhere")
+            if not stat.S_ISREG(status.st_mode):
+                raise UnsafeFileError(f"{file.name} is no ordinary file")
+            if owners and status.st_uid not in owners:
+                raise UnsafeFileError(f"{file.name} belongs to another user")
+
+
+def _tighten(path: Path) -> None:
+    """Take all permissions away from others, so that nobody else reads the events."""
+    for file in _files(path):
         with suppress(FileNotFoundError):
             mode = stat.S_IMODE(file.lstat().st_mode)
             if mode & _OTHERS_BITS:
                 file.chmod(mode & ~_OTHERS_BITS)
+
+
+def _files(path: Path) -> list[Path]:
+    return [path, *(Path(f"{path}{suffix}") for suffix in _SIDE_FILES)]
+
+
+def _me() -> Collection[int]:
+    return [os.geteuid()] if hasattr(os, "geteuid") else []
 
 
 def _connected(path: Path, on_empty: Callable[[sqlite3.Connection], None]) -> sqlite3.Connection:
@@ -118,9 +141,8 @@ def check_writable(path: Path) -> None:
     """Open the file once, and begin to write.
 
     Raises:
-        sqlite3.Error: It is no database, none of ours, or cannot be written. A damaged database is no error:
-        it
-            is set aside at its first use.
+        sqlite3.Error: It is no database, none of ours, or cannot be written. A database that is damaged is
+            no error: it is set aside at its first use.
         OSError: It cannot be made.
     """
     try:
