@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 from importlib.metadata import entry_points, requires
 from pathlib import Path
 from types import ModuleType
+
+import pytest
 
 import otel_analytics
 
@@ -16,7 +19,12 @@ PURE = [
     "mapping",
     "events.py",
     "encoding.py",
-    "delivery/wire.py",
+    "contract.py",
+    "delivery/http/wire.py",
+    "delivery/http/negotiation.py",
+    "delivery/schedule.py",
+    "delivery/life.py",
+    "delivery/throttle.py",
     "delivery/backoff.py",
     "delivery/settlement.py",
 ]
@@ -50,12 +58,24 @@ def files_of(place: str) -> list[Path]:
 
 def test_exports_are_sorted_and_complete() -> None:
     assert otel_analytics.__all__ == sorted(otel_analytics.__all__)
+    assert dir(otel_analytics) == otel_analytics.__all__
+    for name in otel_analytics.__all__:
+        getattr(otel_analytics, name)  # each is imported when it is asked for
     public = {
         name
         for name, value in vars(otel_analytics).items()
         if not name.startswith("_") and not isinstance(value, ModuleType)
     }
-    assert public == set(otel_analytics.__all__) - {"__version__"}
+    assert public - {"TYPE_CHECKING", "import_module"} == set(otel_analytics.__all__) - {"__version__"}
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        otel_analytics.nonsense  # noqa: B018 - the look is the test
+
+
+def test_the_mapping_loads_neither_http_nor_sdk_nor_database() -> None:
+    program = "import sys, otel_analytics.mapping.spans; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    modules = set(loaded.stdout.split())
+    assert not modules & {"httpx", "httpcore", "opentelemetry.sdk", "sqlite3", "ssl", "threading.local"}
 
 
 def test_pure_modules_have_no_clock_no_thread_no_io() -> None:

@@ -11,7 +11,7 @@ from otel_analytics.events import BusinessEvent, EncodedEvent, Event, Form
 from otel_analytics.mapping import ids, semconv
 from otel_analytics.mapping.endpoint import UNKNOWN, bare_url
 from otel_analytics.mapping.options import MappingOptions
-from otel_analytics.mapping.reading import Source
+from otel_analytics.mapping.reading import SpanReading
 from otel_analytics.mapping.values import Attributes, as_text, attributes_of, first_text, is_true
 
 IGNORED: Final = "ignored"
@@ -28,26 +28,26 @@ class _Occurrence(NamedTuple):
 
 
 def engagements(
-    viewed: str, source: Source, options: MappingOptions, form: Form
+    viewed: str, reading: SpanReading, options: MappingOptions, form: Form
 ) -> Iterator[Event | EncodedEvent | str]:
     """Yield each business event of a span as an engagement, or the reason why it is deliberately none.
 
     Args:
         viewed: The request's `contentId` where the span is a request's server span, else empty.
-        source: The span.
+        reading: The span.
         options: How spans become events.
         form: What engagements are made as.
     """
-    for occurrence in _occurrences(source):
+    for occurrence in _occurrences(reading):
         business = _business_event(occurrence, options)
         if business is not None:
-            yield _engagement(business, occurrence, viewed, source, options, form)
+            yield _engagement(business, occurrence, viewed, reading, options, form)
 
 
-def _occurrences(source: Source) -> Iterator[_Occurrence]:
+def _occurrences(reading: SpanReading) -> Iterator[_Occurrence]:
     ordinals: Counter[tuple[str, int]] = Counter()
-    for event in source.span.events:
-        key = as_text(event.name), event.timestamp or source.start
+    for event in reading.span.events:
+        key = as_text(event.name), event.timestamp or reading.start
         yield _Occurrence(*key, ordinals[key], attributes_of(event))
         ordinals[key] += 1
 
@@ -67,25 +67,25 @@ def _engagement(
     business: BusinessEvent,
     occurrence: _Occurrence,
     viewed: str,
-    source: Source,
+    reading: SpanReading,
     options: MappingOptions,
     form: Form,
 ) -> Event | EncodedEvent | str:
     attributes = occurrence.attributes
     if is_true(attributes.get(semconv.IGNORE)):
         return IGNORED
-    user_id = first_text(attributes, semconv.USER_ID) or source.user_id or options.anonymous_user_id
+    user_id = first_text(attributes, semconv.USER_ID) or reading.user_id or options.anonymous_user_id
     if not user_id:
         return ANONYMOUS
     name, nanos, ordinal, _ = occurrence
     return form.engagement(
-        ids.engagement_id(source.trace_id, source.span_id, name, nanos, ordinal),
+        ids.engagement_id(reading.trace_id, reading.span_id, name, nanos, ordinal),
         rfc3339(nanos),
         user_id,
         business.metric_type,
-        _target_id(business, attributes) or viewed or _span_name(source) or name or UNKNOWN,
+        _target_id(business, attributes) or viewed or _span_name(reading) or name or UNKNOWN,
         first_text(attributes, semconv.TARGET_TYPE) or business.target_type,
-        metadata={**_passed_on(attributes), "businessEventType": name, **source.trace},
+        metadata={**_passed_on(attributes), "businessEventType": name, **reading.trace},
     )
 
 
@@ -96,8 +96,8 @@ def _target_id(business: BusinessEvent, attributes: Attributes) -> str:
     return first_text(attributes, (business.target_id_attribute,))
 
 
-def _span_name(source: Source) -> str:
-    return bare_url(as_text(source.span.name))
+def _span_name(reading: SpanReading) -> str:
+    return bare_url(as_text(reading.span.name))
 
 
 def _passed_on(attributes: Attributes) -> dict[str, Any]:

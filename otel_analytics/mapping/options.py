@@ -9,7 +9,7 @@ from otel_analytics.config import Config
 from otel_analytics.events import BUILT_IN_BUSINESS_EVENTS, BusinessEvent
 from otel_analytics.mapping.address import Shown, shown_address
 from otel_analytics.mapping.device import Agent, device_reader
-from otel_analytics.mapping.noise import exclusion
+from otel_analytics.mapping.exclusions import exclusion
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from otel_analytics.mapping.values import Attributes, attributes_of, first_text
 _64_BITS = 2**64 - 1
 
 
-class Source(NamedTuple):
+class SpanReading(NamedTuple):
     """A span and what all its events need of it.
 
     Args:
@@ -35,14 +35,14 @@ class Source(NamedTuple):
         return {"traceId": self.trace_id, "spanId": self.span_id} if self.span.context else {}
 
 
-def read(span: Any) -> Source:
+def read(span: Any) -> SpanReading:
     """Read a span."""
     attributes = attributes_of(span)
     start = span.start_time or span.end_time or 0
     context = span.context
     # A span made by hand may have no context; its start still tells its events from others'.
     trace_id, span_id = (context.trace_id, context.span_id) if context else (0, start & _64_BITS)
-    return Source(
+    return SpanReading(
         span,
         attributes,
         f"{trace_id:032x}",

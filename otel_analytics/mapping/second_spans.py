@@ -1,61 +1,66 @@
 """One request, one view: the second server span of a mounted application's request is recognised.
 
-FastAPI traces itself where nothing else does (scope ``fastapi``). Mounted in an application that the official
-instrumentation wraps, it gives the same request a second server span: a root, or a sibling, never a child.
-The two know each other only by method, path, status and time. Whichever ends second gives no view.
+Two instrumentations make one. FastAPI traces itself where nothing else does (scope ``fastapi``): mounted in
+an application that the official instrumentation wraps, it gives the same request a second server span, a root
+or a sibling, never a child. The two know each other only by method, path, status and time.
+
+aiohttp's instrumentation gives a sub-application's request two roots, one in the other. The outer span ends
+right after the inner one and encloses it; nothing else tells it from a second request for the same path. But
+a sub-application's requests always come in such pairs: once one came alone, its endpoint has no pairs, and
+all its spans are views. In both cases whichever ends second gives no view.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from otel_analytics.mapping import semconv
 from otel_analytics.mapping.calls import Call
 from otel_analytics.mapping.endpoint import raw_path
-from otel_analytics.mapping.nested import SCOPES as NESTING_SCOPES
-from otel_analytics.mapping.nested import Nested
-from otel_analytics.mapping.reading import Source
+from otel_analytics.mapping.reading import SpanReading
 from otel_analytics.mapping.values import first_text
 
 _SELF_TRACING: Final = frozenset({"fastapi"})
+_NESTING: Final = frozenset({"opentelemetry.instrumentation.aiohttp_server"})
 _MOST_PATHS = 256
 _MOST_PER_PATH = 64
+_MOST_UNPAIRED = 4096
 
 _Times = tuple[int, int]
 
 
-class Twins:
+class SecondSpans:
     """Remembers, briefly, requests that may have a second server span.
 
     Without a lock, so that a fork cannot inherit a held one: every step is a single operation of a built-in
-    collection, and the worst of a race is a twin not recognised.
+    collection, and the worst of a race is a second span not recognised.
     """
 
     def __init__(self) -> None:
         self._waiting: dict[Any, deque[_Times]] = {}
-        self._nested = Nested()
+        self._nesting = _NestingSpans()
 
-    def is_second(self, call: Call, source: Source) -> bool:
+    def is_second(self, call: Call, reading: SpanReading) -> bool:
         """Whether another server span of the same request has been seen.
 
         Args:
             call: What the span describes.
-            source: A server span.
+            reading: A server span.
         """
-        span, scope = source.span, source.span.instrumentation_scope
-        if scope is not None and scope.name in NESTING_SCOPES:
-            return self._nested.is_outer(call, source)
+        span, scope = reading.span, reading.span.instrumentation_scope
+        if scope is not None and scope.name in _NESTING:
+            return self._nesting.is_outer(call, reading)
         inner = scope is not None and scope.name in _SELF_TRACING
         if not (inner or call.mounted):
             return False
         times = span.start_time or 0, span.end_time or 0
-        request = call.method, raw_path(first_text(source.attributes, semconv.PATH)), call.status
+        request = call.method, raw_path(first_text(reading.attributes, semconv.PATH)), call.status
         if self._take((*request, not inner), times):
             return True
         if len(self._waiting) >= _MOST_PATHS:
-            self._waiting.clear()  # a twin ends within milliseconds
+            self._waiting.clear()  # a second span ends within milliseconds
         self._waiting.setdefault((*request, inner), deque(maxlen=_MOST_PER_PATH)).append(times)
         return False
 
@@ -63,7 +68,40 @@ class Twins:
         waiting = self._waiting.get(key)
         for other in tuple(waiting or ()):
             if waiting and times[0] <= other[1] and other[0] <= times[1]:
-                with suppress(ValueError):  # another thread's twin
+                with suppress(ValueError):  # another thread's second span
                     waiting.remove(other)
                     return True
         return False
+
+
+class _Request(NamedTuple):
+    what: tuple[object, ...]
+    application: tuple[str, str]
+    start: int
+    end: int
+    paired: bool = False
+
+    def encloses(self, inner: _Request) -> bool:
+        return self.what == inner.what and self.start <= inner.start and inner.end <= self.end
+
+
+class _NestingSpans:
+    """Remembers the last server span, and which applications' endpoints have no pairs."""
+
+    def __init__(self) -> None:
+        self._last: _Request | None = None
+        self._unpaired: set[tuple[str, str]] = set()
+
+    def is_outer(self, call: Call, reading: SpanReading) -> bool:
+        """Whether a span encloses the span before it and is of the same request."""
+        last, span = self._last, reading.span
+        path = raw_path(first_text(reading.attributes, semconv.PATH))
+        # Requests that no route took share an endpoint, but not the application that did not know them.
+        application = call.endpoint, path.split("/", 2)[1] if "/" in path else ""
+        what = call.method, path, call.status
+        request = _Request(what, application, span.start_time or 0, span.end_time or 0)
+        paired = last is not None and application not in self._unpaired and request.encloses(last)
+        if last is not None and not last.paired and not paired and len(self._unpaired) < _MOST_UNPAIRED:
+            self._unpaired.add(last.application)
+        self._last = request._replace(paired=paired)
+        return paired

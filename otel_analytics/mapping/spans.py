@@ -16,8 +16,8 @@ from otel_analytics.mapping.calls import Call, describe, is_call
 from otel_analytics.mapping.endpoint import EndpointCap
 from otel_analytics.mapping.engagements import IGNORED, engagements
 from otel_analytics.mapping.options import MappingOptions
-from otel_analytics.mapping.reading import Source, read
-from otel_analytics.mapping.second_spans import Twins
+from otel_analytics.mapping.reading import SpanReading, read
+from otel_analytics.mapping.second_spans import SecondSpans
 from otel_analytics.mapping.values import is_true
 from otel_analytics.mapping.views import content_id, view
 
@@ -56,7 +56,7 @@ class SpanMapper:
         self._options = options
         self._form = form
         self._cap = EndpointCap(options.max_endpoints)
-        self._twins = Twins()
+        self._second_spans = SecondSpans()
 
     def take_folded_endpoints(self) -> int:
         """Return how many calls were folded into ``{other}`` since this was asked last."""
@@ -72,27 +72,27 @@ class SpanMapper:
         has_events = bool(span.events)
         if not is_server and not has_events:
             return _NOTHING
-        source = read(span)
-        call = self._call(source) if is_server else None
-        viewed = content_id(call, source) if call else ""
+        reading = read(span)
+        call = self._call(reading) if is_server else None
+        viewed = content_id(call, reading) if call else ""
         events: list[Any] = []
         dropped: list[tuple[Kind, str]] = []
-        if call and not self._twins.is_second(call, source):
-            made = self._no_view(call, source) or view(call, viewed, source, self._options, self._form)
+        if call and not self._second_spans.is_second(call, reading):
+            made = self._no_view(call, reading) or view(call, viewed, reading, self._options, self._form)
             _sort(Kind.VIEW, made, events, dropped)
         if has_events:
-            for engagement in engagements(viewed, source, self._options, self._form):
+            for engagement in engagements(viewed, reading, self._options, self._form):
                 _sort(Kind.ENGAGEMENT, engagement, events, dropped)
         return Mapped(events, dropped)
 
-    def _call(self, source: Source) -> Call | None:
-        if not is_call(source.attributes):
+    def _call(self, reading: SpanReading) -> Call | None:
+        if not is_call(reading.attributes):
             return None
-        return describe(source.attributes, source.span, self._cap)
+        return describe(reading.attributes, reading.span, self._cap)
 
-    def _no_view(self, call: Call, source: Source) -> str:
+    def _no_view(self, call: Call, reading: SpanReading) -> str:
         """Return why an API call gives no view, else an empty string."""
-        if semconv.IGNORE in source.attributes and is_true(source.attributes[semconv.IGNORE]):
+        if semconv.IGNORE in reading.attributes and is_true(reading.attributes[semconv.IGNORE]):
             return IGNORED
         return EXCLUDED if self._options.is_excluded(call.method, call.endpoint) else ""
 

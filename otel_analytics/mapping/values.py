@@ -15,9 +15,9 @@ Attributes = dict[str, Any]
 _WORDS_FOR_TRUE = frozenset({"true", "1", "yes"})
 
 
-def attributes_of(source: Any) -> Attributes:
+def attributes_of(owner: Any) -> Attributes:
     """Return the attributes of a span, event or resource as a plain dict; none at all is an empty one."""
-    attributes = source.attributes
+    attributes = owner.attributes
     if attributes is None:
         return {}
     try:

@@ -10,9 +10,9 @@ from otel_analytics.mapping import ids, semconv
 from otel_analytics.mapping.address import client_address
 from otel_analytics.mapping.calls import WEBSOCKET, Call
 from otel_analytics.mapping.device import Agent
-from otel_analytics.mapping.noise import is_health_endpoint
+from otel_analytics.mapping.exclusions import is_health_endpoint
 from otel_analytics.mapping.options import MappingOptions
-from otel_analytics.mapping.reading import Source
+from otel_analytics.mapping.reading import SpanReading
 from otel_analytics.mapping.values import first_text
 
 CONTENT_TYPE: Final = "post"
@@ -25,52 +25,52 @@ _LONGEST_USER_AGENT = 512
 _NANOS_PER_MILLI = 1e6
 
 
-def content_id(call: Call, source: Source) -> str:
+def content_id(call: Call, reading: SpanReading) -> str:
     """Return what was viewed: ``METHOD:endpoint``, unless the span names its content."""
-    return first_text(source.attributes, semconv.CONTENT_ID) or f"{call.method}:{call.endpoint}"
+    return first_text(reading.attributes, semconv.CONTENT_ID) or f"{call.method}:{call.endpoint}"
 
 
 def view(
-    call: Call, viewed: str, source: Source, options: MappingOptions, form: Form
+    call: Call, viewed: str, reading: SpanReading, options: MappingOptions, form: Form
 ) -> Event | EncodedEvent:
     """Return an API call's view.
 
     Args:
         call: The API call.
         viewed: Its `content_id`.
-        source: Its server span.
+        reading: Its server span.
         options: How spans become events.
         form: What the view is made as.
     """
-    span, attributes = source.span, source.attributes
+    span, attributes = reading.span, reading.attributes
     user_agent = first_text(attributes, semconv.USER_AGENT)[:_LONGEST_USER_AGENT]
     agent = options.read_agent(user_agent)
     return form.view(
-        ids.view_id(source.trace_id, source.span_id),
-        rfc3339(source.start),
+        ids.view_id(reading.trace_id, reading.span_id),
+        rfc3339(reading.start),
         viewed,
         first_text(attributes, semconv.CONTENT_TYPE) or CONTENT_TYPE,
-        first_text(attributes, semconv.SESSION_ID) or ids.session_id(source.start, source.trace_id),
+        first_text(attributes, semconv.SESSION_ID) or ids.session_id(reading.start, reading.trace_id),
         agent.device,
         options.app_name or _service_name(span),
-        source.user_id or None,
+        reading.user_id or None,
         None if call.method == WEBSOCKET else _duration(span.start_time, span.end_time),
         client_address(attributes, options.show_address, options.trusted_proxy_hops),
-        metadata=_metadata(call, source, user_agent, agent),
+        metadata=_metadata(call, reading, user_agent, agent),
     )
 
 
-def _metadata(call: Call, source: Source, user_agent: str, agent: Agent) -> CallMetadata:
-    has_trace = source.span.context is not None
+def _metadata(call: Call, reading: SpanReading, user_agent: str, agent: Agent) -> CallMetadata:
+    has_trace = reading.span.context is not None
     return CallMetadata(
         call.method,
         call.endpoint,
-        source.trace_id if has_trace else "",
-        source.span_id if has_trace else "",
+        reading.trace_id if has_trace else "",
+        reading.span_id if has_trace else "",
         call.status,
         user_agent,
         call.original_method[:_LONGEST_METHOD],
-        agent.bot or semconv.SYNTHETIC in source.attributes,
+        agent.bot or semconv.SYNTHETIC in reading.attributes,
         agent.health_check or is_health_endpoint(call.endpoint),
     )
 

@@ -1,19 +1,19 @@
 """Which events in memory are rows of the spool's file, and what the file has yet to hear of them.
 
-An event is volatile where only memory has it: it came while the file failed, or its file has gone since.
-Volatile events are counted here; the others by the file. Whoever owns this holds the lock.
+An event is in memory alone where it came while the file failed, or its file has gone since. Such events are
+counted here; the others by the file. Whoever owns this holds the lock.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from otel_analytics.delivery.batch import Entry
 from otel_analytics.delivery.queue.lanes import NEVER
 from otel_analytics.delivery.queue.ledger import DropReason, Ledger, LedgerSnapshot
-from otel_analytics.delivery.spool.journal import Journal
 from otel_analytics.delivery.spool.rows import RowChanges
+from otel_analytics.delivery.spool.spool_file import FAILED, SpoolFile
 
 
 class Books:
@@ -24,7 +24,7 @@ class Books:
         self._refused: Counter[DropReason] = Counter()
         self._changes = RowChanges()
         self._claimed: set[int] = set()
-        self._volatile_through = 0  # the sequence up to which no row is worth anything
+        self._rows_lost_through = 0  # the sequence up to which no row is worth anything
 
     @property
     def has_changes(self) -> bool:
@@ -37,8 +37,8 @@ class Books:
         return bool(self._changes.freed)
 
     def row(self, entry: Entry) -> int | None:
-        """Return an entry's row; `None`: it is volatile."""
-        return entry.row if entry.sequence > self._volatile_through else None
+        """Return an entry's row; `None`: memory alone has it."""
+        return entry.row if entry.sequence > self._rows_lost_through else None
 
     def refuse(self, reason: DropReason, count: int) -> None:
         """Count events that cannot be kept; the file hears of them with other news."""
@@ -61,7 +61,7 @@ class Books:
             self.ledger.drop(reason)
 
     def free(self, entries: Sequence[Entry], reason: DropReason) -> list[Entry]:
-        """Let go of the rows of entries that leave memory; return the volatile ones, which are lost."""
+        """Let go of the rows of entries that leave memory; return those that it alone had, which are lost."""
         self._changes.freed += [row for entry in entries if (row := self.row(entry)) is not None]
         lost = [entry for entry in entries if self.row(entry) is None]
         self.ledger.drop(reason, len(lost))
@@ -76,25 +76,22 @@ class Books:
         return min(self._claimed, default=NEVER)
 
     def lose_rows(self, entries: Iterable[Entry], through: int) -> None:
-        """Take over what memory has of a file that is gone: all entries up to a sequence are volatile."""
+        """Take over what memory has of a file that is gone: it alone has all entries up to a sequence."""
         self.ledger.accept(sum(self.row(entry) is not None for entry in entries))
-        self._volatile_through = through
+        self._rows_lost_through = through
         self._changes = RowChanges()
         self._claimed.clear()
 
-    def tell(self, use: Callable[[Callable[[Journal], object]], bool]) -> bool:
+    def tell(self, file: SpoolFile) -> bool:
         """Tell the file; what it does not take is told again, and at worst sent again by its id.
-
-        Args:
-            use: Does something with the file, and returns whether that went well.
 
         Returns:
             Whether rows were let go of by that.
         """
-        if self._refused and use(lambda journal: journal.refuse(self._refused)):
+        if self._refused and file.use(lambda journal: journal.refuse(self._refused)) is not FAILED:
             self._refused.clear()
         # Opening the file may show that it has been replaced: the changes are looked up after that.
-        if not self._changes or not use(lambda journal: journal.settle(self._changes)):
+        if not self._changes or file.use(lambda journal: journal.settle(self._changes)) is FAILED:
             return False
         told, self._changes = self._changes, RowChanges()
         self._claimed.difference_update(told.rows())

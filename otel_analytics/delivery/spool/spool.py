@@ -2,7 +2,7 @@
 
 Accepting is one commit, shared by all threads that come while another one commits. Sending works on the
 lanes in memory, as without a spool; settling deletes the rows. The file may fail at any time - full, locked,
-damaged, gone - and then memory takes over: such events are volatile, and counted by a ledger in memory.
+damaged, gone - and then memory takes over: such events are in memory alone, and counted there.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from otel_analytics.delivery.settlement import Settlement
 from otel_analytics.delivery.spool.books import Books
 from otel_analytics.delivery.spool.journal import Journal
 from otel_analytics.delivery.spool.rows import Row
-from otel_analytics.delivery.spool.spool_file import SpoolFile
+from otel_analytics.delivery.spool.spool_file import FAILED, SpoolFile
 from otel_analytics.events import EncodedEvent
 
 _CHUNK = 500  # rows that memory takes from the file at least, so that not every row is a transaction
@@ -222,10 +222,9 @@ class Spool:
         """Return a mark of everything accepted so far, by whatever process."""
         with self._lock:
             self._backlog = set(Kind)
-            rows: list[int] = []
             self._file.use(lambda journal: journal.beat())
-            known = self._file.read(lambda journal: rows.append(journal.newest()))
-            return Mark(rows[0] if known else _LAST_ROW, self._lanes.newest)
+            row = self._file.read(lambda journal: journal.newest())
+            return Mark(_LAST_ROW if row is FAILED else row, self._lanes.newest)
 
     def is_settled(self, mark: Mark) -> bool:
         """Return whether nothing up to a mark waits or travels, but for what other processes hold."""
@@ -233,18 +232,18 @@ class Spool:
             self._settle_rows()
             if self._books.has_freed or self._lanes.oldest() <= mark.sequence:
                 return False
-            found: list[bool] = []
-            if self._file.read(lambda journal: found.append(journal.has_unowned(mark.row))):
-                return not found[0] and self._books.oldest_claimed() > mark.row
-            return self._file.is_off_limits or not self._backlog
+            has_unowned = self._file.read(lambda journal: journal.has_unowned(mark.row))
+            if has_unowned is FAILED:
+                return self._file.is_off_limits or not self._backlog
+            return not has_unowned and self._books.oldest_claimed() > mark.row
 
     def snapshot(self) -> LedgerSnapshot:
         """Return the file's ledger, of all processes that share it, with what only this one's memory has."""
         with self._lock:
             self._settle_rows()
-            found: list[LedgerSnapshot] = []
-            self._file.read(lambda journal: found.append(journal.snapshot()))
-            return self._books.snapshot(list(self._lanes.entries()), found[0] if found else None)
+            of_file = self._file.read(lambda journal: journal.snapshot())
+            known = None if of_file is FAILED else of_file
+            return self._books.snapshot(list(self._lanes.entries()), known)
 
     def close(self) -> None:
         """Close the file."""
@@ -255,12 +254,12 @@ class Spool:
     def _commit(self, tickets: Sequence[_Ticket]) -> None:
         events = [event for ticket in tickets for event in ticket.events]
         held = self._fitting(events)
-        written: list[tuple[list[int | None], list[Row]]] = []
-        if self._file.use(lambda journal: written.append(journal.append(events, held))):
-            self._hold(events, held, *written[0])
-        else:
+        written = self._file.use(lambda journal: journal.append(events, held))
+        if written is FAILED:
             for ticket in tickets:
-                ticket.displaced = self._keep_volatile(ticket.events)
+                ticket.displaced = self._keep_in_memory(ticket.events)
+        else:
+            self._hold(events, held, *written)
         for ticket in tickets:
             ticket.done = True
 
@@ -292,8 +291,8 @@ class Spool:
                 self._backlog.add(event.kind)
         self._tell_lost(DropReason.SPOOL_FULL, lost)
 
-    def _keep_volatile(self, events: Sequence[EncodedEvent]) -> list[Entry]:
-        """Accept events in memory; return which of them, or of older volatile ones, are lost by that."""
+    def _keep_in_memory(self, events: Sequence[EncodedEvent]) -> list[Entry]:
+        """Accept events in memory alone; return which of them, or of older ones there, are lost by that."""
         now = self._clock()
         self._books.ledger.accept(len(events))
         added = (self._lanes.append(event, now) for event in events)
@@ -304,7 +303,7 @@ class Spool:
         self._books.lose_rows(self._lanes.entries(), through=self._lanes.newest)
 
     def _settle_rows(self) -> None:
-        if self._books.tell(self._file.use):
+        if self._books.tell(self._file):
             self._backlog = set(Kind)
 
     def _wanted(self, kind: Kind) -> int:
@@ -314,13 +313,14 @@ class Spool:
 
     def _refill(self, kind: Kind) -> None:
         wanted = 0 if self._life.is_ending else self._wanted(kind)
-        rows: list[Row] = []
-        if wanted and self._file.use(lambda journal: rows.extend(journal.claim(kind, wanted))):
-            for row in rows:
-                self._lanes.append(row.event, -NEVER, row.id)  # it has lingered long enough
-                self._books.claim(row.id)
-            if len(rows) < wanted:
-                self._backlog.discard(kind)
+        rows = self._file.use(lambda journal: journal.claim(kind, wanted)) if wanted else FAILED
+        if rows is FAILED:
+            return
+        for row in rows:
+            self._lanes.append(row.event, -NEVER, row.id)  # it has lingered long enough
+            self._books.claim(row.id)
+        if len(rows) < wanted:
+            self._backlog.discard(kind)
 
     def _expire(self, journal: Journal) -> None:
         before = self._wall_clock() - self._limits.max_age

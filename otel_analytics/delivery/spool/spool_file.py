@@ -10,7 +10,9 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable
+from enum import Enum, auto
 from pathlib import Path
+from typing import Final, Literal, TypeVar
 
 from otel_analytics import process
 from otel_analytics.delivery.life import Life
@@ -28,6 +30,18 @@ from otel_analytics.delivery.spool.schema import (
 
 _SHORTEST_REST = 1.0  # seconds after a failure in which the file is left alone; doubled with each in a row
 _LONGEST_REST = 8.0
+
+
+T = TypeVar("T")
+
+
+class Failed(Enum):
+    """What a use of the file gives where the file failed."""
+
+    FAILED = auto()
+
+
+FAILED: Final = Failed.FAILED
 
 
 class SpoolFile:
@@ -77,30 +91,30 @@ class SpoolFile:
         """Whether there is a connection now."""
         return self._journal is not None
 
-    def use(self, work: Callable[[Journal], object]) -> bool:
-        """Do something with the file; return whether that went well."""
+    def use(self, work: Callable[[Journal], T]) -> T | Literal[Failed.FAILED]:
+        """Do something with the file; return what that gives, or `FAILED`."""
         if self._clock() < self.rests_until:
-            return False
-        error = self._attempt(work)
-        if error is not None and self._begin_anew(error):
-            error = self._attempt(work)
-        if error is not None:
+            return FAILED
+        try:
+            result = self._attempt(work)
+        except Exception as error:  # noqa: BLE001 - a file may hold anything; the application must not notice
             self._rest(error)
-            return False
+            return FAILED
         self._failures = 0
         self.is_off_limits = False
         if self._life.is_closed:
             self.disconnect()
-        return True
+        return result
 
-    def read(self, work: Callable[[Journal], object]) -> bool:
-        """Look something up, even while the file rests from being written; return whether that went well."""
+    def read(self, work: Callable[[Journal], T]) -> T | Literal[Failed.FAILED]:
+        """Look something up, even while the file rests from being written; `FAILED` where that failed."""
         if self._clock() >= self.rests_until:
             return self.use(work)
-        if self._attempt(work) is not None:
+        try:
+            return work(self._opened())
+        except Exception:  # noqa: BLE001 - as above
             self.disconnect()
-            return False
-        return True
+            return FAILED
 
     def close(self) -> None:
         """End the lease and close; whatever still comes opens the file for that one use."""
@@ -133,12 +147,14 @@ class SpoolFile:
     def after_fork_in_child(self) -> None:
         """Do nothing: the lock stays held, and a child's spool opens the file anew."""
 
-    def _attempt(self, work: Callable[[Journal], object]) -> Exception | None:
+    def _attempt(self, work: Callable[[Journal], T]) -> T:
+        """Do it; where the file turns out to be damaged, once more with a new one."""
         try:
-            work(self._opened())
-        except Exception as error:  # noqa: BLE001 - a file may hold anything; the application must not notice
-            return error
-        return None
+            return work(self._opened())
+        except sqlite3.Error as error:
+            if not self._begin_anew(error):
+                raise
+        return work(self._opened())
 
     def _opened(self) -> Journal:
         if self._journal is not None and self._journal.is_displaced():
