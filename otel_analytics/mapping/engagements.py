@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
-from otel_analytics.contract import rfc3339
+from otel_analytics.contract import Kind, rfc3339
 from otel_analytics.events import BusinessEvent, EncodedEvent, Event, Form
 from otel_analytics.mapping import ids, semconv
 from otel_analytics.mapping.endpoint import UNKNOWN, bare_url
 from otel_analytics.mapping.options import MappingOptions
-from otel_analytics.mapping.reading import SpanReading
+from otel_analytics.mapping.reading import NotMade, SpanReading
 from otel_analytics.mapping.values import Attributes, as_text, attributes_of, first_text, is_true
 
 IGNORED: Final = "ignored"
@@ -29,8 +29,8 @@ class _Occurrence(NamedTuple):
 
 def engagements(
     viewed: str, reading: SpanReading, options: MappingOptions, form: Form
-) -> Iterator[Event | EncodedEvent | str]:
-    """Yield each business event of a span as an engagement, or the reason why it is deliberately none.
+) -> Iterator[Event | EncodedEvent | NotMade]:
+    """Yield each business event of a span as an engagement, or why it is deliberately none.
 
     Args:
         viewed: The request's `contentId` where the span is a request's server span, else empty.
@@ -70,13 +70,13 @@ def _engagement(
     reading: SpanReading,
     options: MappingOptions,
     form: Form,
-) -> Event | EncodedEvent | str:
+) -> Event | EncodedEvent | NotMade:
     attributes = occurrence.attributes
     if is_true(attributes.get(semconv.IGNORE)):
-        return IGNORED
+        return NotMade(Kind.ENGAGEMENT, IGNORED)
     user_id = first_text(attributes, semconv.USER_ID) or reading.user_id or options.anonymous_user_id
     if not user_id:
-        return ANONYMOUS
+        return NotMade(Kind.ENGAGEMENT, ANONYMOUS)
     name, nanos, ordinal, _ = occurrence
     return form.engagement(
         ids.engagement_id(reading.trace_id, reading.span_id, name, nanos, ordinal),

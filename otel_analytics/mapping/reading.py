@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from otel_analytics.contract import Kind
 from otel_analytics.mapping import semconv
 from otel_analytics.mapping.values import Attributes, attributes_of, first_text
 
@@ -33,6 +34,18 @@ class SpanReading(NamedTuple):
     def trace(self) -> dict[str, str]:
         """The metadata by which an event is found in the traces; empty without a span context."""
         return {"traceId": self.trace_id, "spanId": self.span_id} if self.span.context else {}
+
+
+class NotMade(NamedTuple):
+    """An event that was deliberately not made.
+
+    Args:
+        kind: What it would have been.
+        reason: Why; a value of `DropReason`.
+    """
+
+    kind: Kind
+    reason: str
 
 
 def read(span: Any) -> SpanReading:

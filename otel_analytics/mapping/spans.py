@@ -16,7 +16,7 @@ from otel_analytics.mapping.calls import Call, describe, is_call
 from otel_analytics.mapping.endpoint import EndpointCap
 from otel_analytics.mapping.engagements import IGNORED, engagements
 from otel_analytics.mapping.options import MappingOptions
-from otel_analytics.mapping.reading import SpanReading, read
+from otel_analytics.mapping.reading import NotMade, SpanReading, read
 from otel_analytics.mapping.second_spans import SecondSpans
 from otel_analytics.mapping.values import is_true
 from otel_analytics.mapping.views import content_id, view
@@ -32,11 +32,11 @@ class Mapped(NamedTuple):
 
     Args:
         events: What the form makes of them, the API call's view first.
-        dropped: Kind and reason of each event that was deliberately not made.
+        dropped: Each event that was deliberately not made.
     """
 
     events: Sequence[Any]
-    dropped: Sequence[tuple[Kind, str]]
+    dropped: Sequence[NotMade]
 
 
 _NOTHING: Final = Mapped((), ())
@@ -75,30 +75,24 @@ class SpanMapper:
         reading = read(span)
         call = self._call(reading) if is_server else None
         viewed = content_id(call, reading) if call else ""
-        events: list[Any] = []
-        dropped: list[tuple[Kind, str]] = []
+        made: list[Any] = []
         if call and not self._second_spans.is_second(call, reading):
-            made = self._no_view(call, reading) or view(call, viewed, reading, self._options, self._form)
-            _sort(Kind.VIEW, made, events, dropped)
+            made.append(
+                self._not_viewed(call, reading) or view(call, viewed, reading, self._options, self._form)
+            )
         if has_events:
-            for engagement in engagements(viewed, reading, self._options, self._form):
-                _sort(Kind.ENGAGEMENT, engagement, events, dropped)
-        return Mapped(events, dropped)
+            made += engagements(viewed, reading, self._options, self._form)
+        dropped = [each for each in made if isinstance(each, NotMade)]
+        return Mapped([each for each in made if not isinstance(each, NotMade)] if dropped else made, dropped)
 
     def _call(self, reading: SpanReading) -> Call | None:
         if not is_call(reading.attributes):
             return None
         return describe(reading.attributes, reading.span, self._cap)
 
-    def _no_view(self, call: Call, reading: SpanReading) -> str:
-        """Return why an API call gives no view, else an empty string."""
+    def _not_viewed(self, call: Call, reading: SpanReading) -> NotMade | None:
         if semconv.IGNORE in reading.attributes and is_true(reading.attributes[semconv.IGNORE]):
-            return IGNORED
-        return EXCLUDED if self._options.is_excluded(call.method, call.endpoint) else ""
-
-
-def _sort(kind: Kind, made: Any, events: list[Any], dropped: list[tuple[Kind, str]]) -> None:
-    if isinstance(made, str):
-        dropped.append((kind, made))
-    else:
-        events.append(made)
+            return NotMade(Kind.VIEW, IGNORED)
+        if self._options.is_excluded(call.method, call.endpoint):
+            return NotMade(Kind.VIEW, EXCLUDED)
+        return None
