@@ -9,9 +9,7 @@ import logging
 import os
 import sqlite3
 import threading
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from otel_analytics import process
@@ -23,7 +21,7 @@ from otel_analytics.delivery.http.transport import Transport
 from otel_analytics.delivery.http.wire import Outcome, Verdict
 from otel_analytics.delivery.life import Life
 from otel_analytics.delivery.logs import RateLimitedLog
-from otel_analytics.delivery.queue.ledger import DropReason, LedgerSnapshot
+from otel_analytics.delivery.queue.ledger import DropReason, Ledger, LedgerSnapshot
 from otel_analytics.delivery.queue.memory import MemoryQueue, Queue
 from otel_analytics.delivery.schedule import Schedule
 from otel_analytics.delivery.sender import Sender, Surroundings
@@ -55,12 +53,11 @@ class Delivery:
         self._life = life or Life()
         self._delivered_all = True
         self._shutting_down = threading.Lock()
-        self._noted: Counter[str] = Counter()
-        self._noting = threading.Lock()
+        self._ledger = Ledger()
         self._last_problem = ""
         self._log = RateLimitedLog(around.clock)
         self._notices = DropNotices(config.on_drop, self._log)
-        self._queue = _queue(config, around, self._log, self._notices, self._life)
+        self._queue = _queue(config, around, self._log, self._notices, self._life, self._ledger)
         throttle = Throttle(config.max_connections, around.policy, around.dice, self._life)
         self._sender = Sender(
             self._queue,
@@ -122,8 +119,7 @@ class Delivery:
 
     def note(self, what: str, count: int, text: str) -> None:
         """Count and log what is neither a delivery nor a loss of ours; one line a minute for each."""
-        with self._noting:
-            self._noted[what] += count
+        self._ledger.note(what, count)
         self._log.tell(what, count, text)
 
     def flush(self, timeout: float) -> bool:
@@ -179,7 +175,7 @@ class Delivery:
         """Return the ledger as it stands."""
         snapshot = self._queue.snapshot()
         self._log.emit()
-        return replace(snapshot, noted=dict(self._noted))
+        return snapshot
 
     def _close(self, deadline: float) -> bool:
         delivered = self._finish(deadline)
@@ -248,11 +244,18 @@ def check_spool(path: str) -> None:
 
 
 def _queue(
-    config: Config, around: Surroundings, log: RateLimitedLog, notices: DropNotices, life: Life
+    config: Config,
+    around: Surroundings,
+    log: RateLimitedLog,
+    notices: DropNotices,
+    life: Life,
+    ledger: Ledger,
 ) -> Queue:
     linger = config.flush_interval_millis / 1000
     if config.spool_path is None:
-        return MemoryQueue(max_queue_size=config.max_queue_size, linger=linger, clock=around.clock)
+        return MemoryQueue(
+            max_queue_size=config.max_queue_size, linger=linger, clock=around.clock, ledger=ledger
+        )
     return Spool(
         Path(config.spool_path).absolute(),
         SpoolLimits(
@@ -267,6 +270,7 @@ def _queue(
         log=log,
         notices=notices,
         life=life,
+        ledger=ledger,
     )
 
 

@@ -1,11 +1,12 @@
 """Every event has a fate and every loss a reason: accepted = delivered + dropped + pending, at any moment.
 
-The ledger has no lock of its own: the queue changes it under the lock that guards the events it counts,
-so a snapshot never shows an event twice or not at all.
+A delivery has one. What counts events has no lock of its own: the queue changes it under the lock that guards
+those events, so a snapshot never shows an event twice or not at all.
 """
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -58,6 +59,7 @@ class LedgerSnapshot:
             self.delivered + other.delivered,
             dict(dropped),
             self.pending + other.pending,
+            dict(Counter(self.noted) + Counter(other.noted)),
         )
 
     def dropped_since(self, before: LedgerSnapshot) -> dict[str, int]:
@@ -66,9 +68,11 @@ class LedgerSnapshot:
 
 
 class Ledger:
-    """Counts; the owner of the events holds the lock."""
+    """Counts; whoever owns the events holds the lock, but for `note`."""
 
     def __init__(self) -> None:
+        self._noted: Counter[str] = Counter()
+        self._noting = threading.Lock()
         self._accepted = 0
         self._delivered = 0
         self._dropped: Counter[str] = Counter()
@@ -85,6 +89,12 @@ class Ledger:
         """Count events given up."""
         self._dropped[reason.value] += count
 
+    def note(self, what: str, count: int) -> None:
+        """Count what is neither a delivery nor a loss; needs no lock."""
+        with self._noting:
+            self._noted[what] += count
+
     def snapshot(self, pending: int) -> LedgerSnapshot:
         """Return all counts beside the number of events that the owner still holds."""
-        return LedgerSnapshot(self._accepted, self._delivered, dict(+self._dropped), pending)
+        counts = self._accepted, self._delivered, dict(+self._dropped), pending
+        return LedgerSnapshot(*counts, dict(self._noted))

@@ -77,12 +77,15 @@ class MemoryQueue:
         max_queue_size: Most events of each kind.
         linger: Seconds a fresh event waits for others to travel with.
         clock: Monotonic seconds.
+        ledger: Counts what becomes of them; one of its own by default.
     """
 
-    def __init__(self, *, max_queue_size: int, linger: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, *, max_queue_size: int, linger: float, clock: Callable[[], float], ledger: Ledger | None = None
+    ) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._ledger = Ledger()
+        self._ledger = ledger or Ledger()
         self._lanes = Lanes(capacity=max_queue_size, linger=linger)
 
     def put(self, events: Sequence[EncodedEvent]) -> list[Entry]:

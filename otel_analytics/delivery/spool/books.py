@@ -19,8 +19,8 @@ from otel_analytics.delivery.spool.spool_file import FAILED, SpoolFile
 class Books:
     """The books of one process's memory, beside those of the file."""
 
-    def __init__(self) -> None:
-        self.ledger = Ledger()
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
         self._refused: Counter[DropReason] = Counter()
         self._changes = RowChanges()
         self._claimed: set[int] = set()

@@ -1,5 +1,17 @@
 """The queue on disk: what waits in memory is a row of the file too, and the rest is a row only.
 
+::
+
+    put ──► held ──────────► delivered, or dropped with a reason
+             │ ▲                        ▲
+       freed │ │ claimed                │ settled
+             ▼ │                        │
+           anybody's          in memory alone ◄── put, while the file fails
+
+A row is held while a process has its event in memory, and anybody's otherwise: freed at its exit, or by
+others once its lease has ended. A process that was stopped for so long, and goes on, sends what it held, as
+others do by then: all by the event's own id.
+
 Accepting is one commit, shared by all threads that come while another one commits. Sending works on the
 lanes in memory, as without a spool; settling deletes the rows. The file may fail at any time - full, locked,
 damaged, gone - and then memory takes over: such events are in memory alone, and counted there.
@@ -23,7 +35,7 @@ from otel_analytics.delivery.http.negotiation import Plan
 from otel_analytics.delivery.life import Life
 from otel_analytics.delivery.logs import RateLimitedLog
 from otel_analytics.delivery.queue.lanes import NEVER, Lanes
-from otel_analytics.delivery.queue.ledger import DropReason, LedgerSnapshot
+from otel_analytics.delivery.queue.ledger import DropReason, Ledger, LedgerSnapshot
 from otel_analytics.delivery.settlement import Settlement
 from otel_analytics.delivery.spool.books import Books
 from otel_analytics.delivery.spool.journal import Journal
@@ -87,6 +99,7 @@ class Spool:
         log: Tells the operator.
         notices: Tells `on_drop`.
         life: In whose last chance the backlog is left for another day.
+        ledger: Counts what memory alone has.
     """
 
     def __init__(
@@ -101,6 +114,7 @@ class Spool:
         log: RateLimitedLog,
         notices: DropNotices,
         life: Life,
+        ledger: Ledger,
     ) -> None:
         self._limits = limits
         self._clock = clock
@@ -110,7 +124,7 @@ class Spool:
         self._keep_free = max_queue_size // 2  # for new events, however large the backlog is
         self._chunk = max(1, min(_CHUNK, self._keep_free // 4))
         self._lanes = Lanes(capacity=max_queue_size, linger=linger)
-        self._books = Books()
+        self._books = Books(ledger)
         self._tickets: deque[_Ticket] = deque()
         self._backlog = set(Kind)  # kinds of which the file may have rows that are anybody's
         self._maintenance_due_at = -NEVER
