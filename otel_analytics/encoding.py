@@ -18,6 +18,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from itertools import islice
+from json import encoder as json_encoder
 from typing import Any
 from uuid import UUID
 
@@ -66,7 +67,7 @@ def plain_json(value: Mapping[str, Any]) -> str:
     """
     if not _is_small(value):
         raise ValueError("too many items, or too much text")
-    return _ENCODER.encode(value)
+    return _encode(value)
 
 
 def json_safe(value: Any, *, max_text: int = _MAX_TEXT, max_items: int = _MAX_ITEMS) -> Any:
@@ -85,10 +86,14 @@ def json_safe(value: Any, *, max_text: int = _MAX_TEXT, max_items: int = _MAX_IT
 
 def field_text(value: Any) -> str:
     """Return the text of an event's own field; empty where it has none, or raises."""
+    if type(value) is str:
+        return value
+    if value is None:
+        return ""
     if isinstance(value, (str, bytes)):
         return _as_text(value) if isinstance(value, bytes) else str.__str__(value)
     try:
-        return "" if value is None else str(value.value if isinstance(value, Enum) else value)
+        return str(value.value if isinstance(value, Enum) else value)
     except FOREIGN_ERRORS:
         return ""
 
@@ -135,7 +140,7 @@ def _shortened(value: Mapping[str, Any]) -> bytes:
     """Clean, and halve what a text and a collection may hold until it fits: what is left is still true."""
     max_text, max_items = _MAX_TEXT, _MAX_ITEMS
     while True:
-        body = _ENCODER.encode(json_safe(value, max_text=max_text, max_items=max_items)).encode()
+        body = _encode(json_safe(value, max_text=max_text, max_items=max_items)).encode()
         if len(body) <= MAX_BODY_BYTES or max_text <= 16:  # noqa: PLR2004 - nothing left to halve
             return body
         max_text, max_items = max_text // 2, max(max_items // 2, 16)
@@ -268,3 +273,17 @@ def _default(value: Any) -> Any:
 _ENCODER = json.JSONEncoder(
     separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False, default=_default
 )
+
+
+def _encoder_of(make: Any) -> Callable[[Any], str]:
+    """Return the encoder's work without its preparations, which cost as much again for a small body."""
+    if make is None:  # without CPython's accelerator
+        return _ENCODER.encode
+    sort_keys = skip_keys = allow_nan = False
+    separators = (":", ",")
+    quote = json_encoder.encode_basestring
+    chunks = make(None, _default, quote, None, *separators, sort_keys, skip_keys, allow_nan)
+    return lambda value: "".join(chunks(value, 0))
+
+
+_encode = _encoder_of(getattr(json_encoder, "c_make_encoder", None))

@@ -2,7 +2,8 @@
 
 Each contender runs in a process of its own against a sink in another one: 20,000 SERVER spans through
 `BatchSpanProcessor`, then whatever it takes until all are delivered. Figures are CPU time of the whole
-process above ``noop`` (span creation and processor alone), the median of several interleaved rounds.
+process above ``noop`` (span creation and processor alone), the median of several interleaved rounds. Then
+what a caller waits for metadata, plain and absurd, and what an import takes, each beside its peer.
 """
 
 from __future__ import annotations
@@ -88,6 +89,43 @@ def tracked(url: str) -> None:
 CONTENDERS: dict[str, Callable[[str], None]] = {"noop": noop, "ours": ours, "otlp": otlp, "tracked": tracked}
 
 
+def metadata(_: str) -> None:
+    """What one call takes its caller, by what it is given; nothing is sent."""
+    client = AnalyticsClient("http://127.0.0.1:9", app_name="shop", max_queue_size=100, debug=False)
+    shared: list[Any] = [1.5] * 4
+    for _ in range(10):
+        shared = [shared] * 4
+    given: dict[str, tuple[dict[str, Any], int]] = {
+        "none": ({}, 5_000),
+        "10 texts": ({f"key{number}": "value" for number in range(10)}, 5_000),
+        "1,000,000 floats": ({"floats": [0.1] * 1_000_000}, 5),
+        "4^11 shared leaves": ({"shared": shared}, 5),
+        "1,000 texts of 100,000": ({"texts": ["x" * 100_000] * 1_000}, 5),
+    }
+    micros = {}
+    for name, (value, times) in given.items():
+        started = time.thread_time()
+        for _ in range(times):
+            client.track_view("page", "article", metadata=value)
+        micros[name] = (time.thread_time() - started) / times * 1e6
+    client.shutdown(0)
+    sys.stderr.write(f"{json.dumps(micros)}\n")
+
+
+IMPORTS = {
+    "the mapping": "import otel_analytics.mapping.spans",
+    "the exporter": "from otel_analytics import AnalyticsSpanExporter",
+    "otlp's exporter": "from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter",
+}
+
+
+def import_millis(statement: str) -> float:
+    """Return CPU milliseconds of an import in a fresh process."""
+    program = f"import time; t = time.process_time(); {statement}; print((time.process_time() - t) * 1e3)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
 def measure(name: str, url: str) -> tuple[float, float]:
     """Return a run's CPU microseconds for each event and, where it says so, those of the calling thread."""
     done = subprocess.run(
@@ -130,7 +168,7 @@ def main() -> None:
         return
     if len(sys.argv) > 1:
         started = time.process_time()
-        CONTENDERS[sys.argv[1]](sys.argv[2])
+        {**CONTENDERS, "metadata": metadata}[sys.argv[1]](sys.argv[2])
         sys.stdout.write(f"{(time.process_time() - started) / SPANS * 1e6}\n")
         return
     costs: dict[str, list[float]] = {name: [] for name in CONTENDERS}
@@ -157,6 +195,14 @@ def main() -> None:
         f"tracked directly: {median['tracked']:.1f} us an event delivered, of which its caller "
         f"{statistics.median(calls):.1f} us"
     )
+    done = subprocess.run(
+        [sys.executable, __file__, "metadata", ""], capture_output=True, text=True, check=True, timeout=300
+    )
+    for name, micros in json.loads(done.stderr.splitlines()[-1]).items():
+        print(f"a call with metadata of {name}: {micros:,.1f} us")
+    for name, statement in IMPORTS.items():
+        millis = statistics.median(import_millis(statement) for _ in range(ROUNDS))
+        print(f"importing {name}: {millis:.0f} ms")
 
 
 if __name__ == "__main__":

@@ -93,8 +93,8 @@ class MemoryQueue:
         now = self._clock()
         with self._lock:
             self._ledger.accept(len(events))
-            added = (self._lanes.append(event, now) for event in events)
-            displaced = [entry for entry in added if entry is not None]
+            append = self._lanes.append
+            displaced = [entry for event in events if (entry := append(event, now)) is not None]
             if displaced:
                 self._ledger.drop(DropReason.QUEUE_FULL, len(displaced))
         return displaced
