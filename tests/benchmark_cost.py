@@ -93,7 +93,7 @@ def metadata(_: str) -> None:
     """What one call takes its caller, by what it is given; nothing is sent."""
     client = AnalyticsClient("http://127.0.0.1:9", app_name="shop", max_queue_size=100, debug=False)
     shared: list[Any] = [1.5] * 4
-    for _ in range(10):
+    for _depth in range(10):
         shared = [shared] * 4
     given: dict[str, tuple[dict[str, Any], int]] = {
         "none": ({}, 5_000),
@@ -103,11 +103,11 @@ def metadata(_: str) -> None:
         "1,000 texts of 100,000": ({"texts": ["x" * 100_000] * 1_000}, 5),
     }
     micros = {}
-    for name, (value, times) in given.items():
+    for name, (value, repeats) in given.items():
         started = time.thread_time()
-        for _ in range(times):
+        for _call in range(repeats):
             client.track_view("page", "article", metadata=value)
-        micros[name] = (time.thread_time() - started) / times * 1e6
+        micros[name] = (time.thread_time() - started) / repeats * 1e6
     client.shutdown(0)
     sys.stderr.write(f"{json.dumps(micros)}\n")
 
