@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from typing import Any
@@ -214,6 +215,17 @@ def test_the_page_escapes_what_came(http: httpx.Client) -> None:
     assert max(map(len, page.texts[2:])) <= 160
     assert "default-src 'none'" in response.headers["Content-Security-Policy"]
     assert "unsafe" not in response.headers["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize("status", ["\ud800", {"\udfff": ["\ud800"]}], ids=ascii)
+def test_a_lone_surrogate_is_kept_and_shown_escaped(http: httpx.Client, status: Any) -> None:
+    body = view("GET:/a", "v1", metadata={"statusCode": status, "\udc00": "\ud800"})
+    content = json.dumps(body)
+    headers = {"Content-Type": "application/json"}
+    http.post("/analytics/track/view", content=content, headers=headers).raise_for_status()
+    http.post("/analytics/track/view", content=content.replace("v1", "v2"), headers=headers)
+    assert "\\ud800" in http.get("/").raise_for_status().text
+    assert http.get("/events").json()["events"][0]["body"] == body
 
 
 def test_an_empty_page_says_how_to_begin_and_escapes_the_host(collector: DevCollector) -> None:
