@@ -158,8 +158,11 @@ def test_an_engagements_metadata_is_its_senders_own(http: httpx.Client) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b'{"duration": NaN}', b'{"a": "\xff"}', b"[" * 100_000, b"9" * 5_000],
-    ids=["empty", "cut", "nan", "not-utf-8", "deep", "digits"],
+    [
+        *(b"", b"{", b'{"duration": NaN}', b'{"a": "\xff"}', b"[" * 100_000, b"9" * 5_000),
+        *(b'{"a": [1e999]}', b"-1E999", b'{"a": Infinity}', b"[-Infinity]"),
+    ],
+    ids=["empty", "cut", "nan", "not-utf-8", "deep", "digits", "large", "small", "infinity", "-infinity"],
 )
 def test_what_is_no_json_is_refused(shared: httpx.Client, content: bytes) -> None:
     refused = shared.get("/stats").json()["refused"].get("400", 0)
@@ -167,6 +170,17 @@ def test_what_is_no_json_is_refused(shared: httpx.Client, content: bytes) -> Non
     assert response.status_code == 400
     assert errors_of(response)[0].startswith("$: must be valid JSON: ")
     assert shared.get("/stats").json()["refused"]["400"] == refused + 1
+
+
+def test_what_is_listed_is_json_without_extensions(http: httpx.Client) -> None:
+    def no_constant(name: str) -> None:
+        raise AssertionError(name)
+
+    for value in ("1e999", "[-1e999]", "NaN", "Infinity", "1e308"):
+        content = json.dumps({**ENGAGEMENT, "metadata": {"v": 0}}).replace('"v": 0', f'"v": {value}')
+        http.post(ENGAGEMENT_URL, content=content, headers=JSON)
+    events = json.loads(http.get("/events").text, parse_constant=no_constant)["events"]
+    assert [event["body"]["metadata"] for event in events] == [{"v": 1e308}]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -48,13 +49,13 @@ def decoded(raw: bytes, encoding: str, limit: int) -> bytes:
 
 
 def parsed(body: bytes) -> Any:
-    """Parse strict JSON: UTF-8, no NaN or Infinity (RFC 8259).
+    """Parse strict JSON: UTF-8, no NaN or Infinity (RFC 8259), and no number that Python would turn into one.
 
     Raises:
         Refusal: 400 with what the parser says; the body itself is not repeated.
     """
     try:
-        return json.loads(body.decode(), parse_constant=_no_constant)
+        return json.loads(body.decode(), parse_constant=_no_number, parse_float=_finite)
     except json.JSONDecodeError as error:
         message = f"{error.msg} at line {error.lineno}, column {error.colno}"
     except UnicodeDecodeError:
@@ -62,7 +63,7 @@ def parsed(body: bytes) -> Any:
     except RecursionError:
         message = "nested too deeply"
     except ValueError:  # also an integer of more digits than Python converts
-        message = "a number JSON does not have"
+        message = "a number JSON does not have, or too large a one"
     raise Refusal(400, f"$: must be valid JSON: {message}")
 
 
@@ -98,5 +99,11 @@ def _too_large(limit: int) -> Refusal:
     return Refusal(413, f"$: must be at most {limit} bytes")
 
 
-def _no_constant(_: str) -> NoReturn:
+def _no_number(_: str) -> NoReturn:
     raise ValueError
+
+
+def _finite(text: str) -> float:
+    """Read a number; ``1e999`` is none that a double holds: it would be stored as `Infinity`, no JSON."""
+    number = float(text)
+    return number if math.isfinite(number) else _no_number(text)
