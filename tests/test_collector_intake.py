@@ -172,6 +172,24 @@ def test_what_is_no_json_is_refused(shared: httpx.Client, content: bytes) -> Non
     assert shared.get("/stats").json()["refused"]["400"] == refused + 1
 
 
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"k":', "}")], ids=["arrays", "objects"])
+@pytest.mark.parametrize("levels", [62, 63, 983, 984, 988, 2_000])
+def test_nesting_is_bounded_where_all_that_reads_it_can_follow(
+    collector: DevCollector, http: httpx.Client, levels: int, opening: str, closing: str
+) -> None:
+    """The body and its metadata are two levels; the deepest that is taken is 64."""
+    nested = opening * levels + "1" + closing * levels
+    content = json.dumps({**VIEW, "metadata": {"statusCode": 0}}).replace(": 0", f": {nested}")
+    response = http.post(VIEW_URL, content=content, headers=JSON)
+    if levels + 2 <= 64:
+        assert response.status_code == 200
+    else:
+        message = "$: must be valid JSON: nested too deeply, more than 64 levels"
+        assert (response.status_code, errors_of(response)) == (400, [message])
+    assert http.get("/").status_code == 200
+    assert http.get("/events").json()["total"] == len(collector.events()) == int(levels + 2 <= 64)
+
+
 def test_what_is_listed_is_json_without_extensions(http: httpx.Client) -> None:
     def no_constant(name: str) -> None:
         raise AssertionError(name)
