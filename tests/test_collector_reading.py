@@ -228,6 +228,18 @@ def test_a_lone_surrogate_is_kept_and_shown_escaped(http: httpx.Client, status: 
     assert http.get("/events").json()["events"][0]["body"] == body
 
 
+def test_the_page_shows_no_control_and_no_direction_characters(http: httpx.Client) -> None:
+    hostile = "a\x00\x1b[2J\x7f\x9b\u202e\u2066z"
+    http.post("/analytics/track/view", json=view(hostile, "v1", metadata={"statusCode": hostile}))
+    http.post("/analytics/track/engagement", json=engagement(hostile, "u1"))
+    text = http.get("/").text
+    assert not set(hostile) - set("a[2Jz") & set(text)
+    shown = "a\\u0000\\u001b[2J\\u007f\\u009b\\u202e\\u2066z"
+    assert (
+        text.count(shown) == 5
+    )  # in the calls, the engagements and twice in a view's row, once in an engagement's
+
+
 def test_an_empty_page_says_how_to_begin_and_escapes_the_host(collector: DevCollector) -> None:
     page = httpx.get(collector.url).text
     assert f"OTEL_EXPORTER_ANALYTICS_ENDPOINT={collector.url}" in page

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from otel_analytics.collector.store import Stats, Store, StoredEvent
 from otel_analytics.collector.summary import Calls, Engagements, calls, engagements
 from otel_analytics.contract import rfc3339
+from otel_analytics.escaping import escaped
 
 _MOST_ROWS = 200
 _LATEST_EVENTS = 25
@@ -117,7 +118,7 @@ def _table(title: str, columns: Sequence[_Column], rows: Iterable[Sequence[str]]
 def _cells(tag: str, columns: Sequence[_Column], texts: Sequence[str]) -> str:
     """Every text that reaches the page goes through here, and is escaped here."""
     return "".join(
-        f'<{tag} class="{column.style}">{escape(_brief(_encodable(text)))}</{tag}>'
+        f'<{tag} class="{column.style}">{escape(_brief(escaped(text)))}</{tag}>'
         for column, text in zip(columns, texts, strict=True)
     )
 
@@ -164,11 +165,6 @@ def _event_row(event: StoredEvent) -> list[str]:
 
 def _millis(duration: float | None) -> str:
     return "" if duration is None else f"{duration:,.1f} ms"
-
-
-def _encodable(text: str) -> str:
-    """Write lone surrogates, which JSON can spell and UTF-8 cannot, as their escapes."""
-    return text.encode(errors="backslashreplace").decode()
 
 
 def _brief(text: str) -> str:
