@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import json
 import os
@@ -16,6 +17,7 @@ import uvicorn
 from otel_analytics.collector import summary
 from otel_analytics.collector.app import build_app
 from otel_analytics.collector.intake import BatchLimits
+from otel_analytics.collector.listening import PausingListener, ignore_exhaustion
 from otel_analytics.collector.signals import stop_signals
 from otel_analytics.collector.store import Stats, Store
 
@@ -180,10 +182,17 @@ def _exposure(write_key: str | None) -> str:
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    created = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    listener = PausingListener(fileno=created.detach())
     # asyncio sets it only on sockets that name their protocol; without it each keep-alive answer waits 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
+
+
+class _Server(uvicorn.Server):
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().set_exception_handler(ignore_exhaustion)
+        await super().serve(sockets)
 
 
 class _ThreadedServer:
@@ -198,11 +207,12 @@ class _ThreadedServer:
             access_log=False,
             lifespan="off",
             ws="none",
+            loop="asyncio",  # whose accept loop `PausingListener` knows
             proxy_headers=False,
             server_header=False,
             timeout_graceful_shutdown=_LAST_REQUESTS_SECONDS,
         )
-        self._server = uvicorn.Server(config)
+        self._server = _Server(config)
         self._listener = listener
         self._thread = threading.Thread(target=self._serve, name="dev-collector", daemon=True)
 
