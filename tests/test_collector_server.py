@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import httpx
 import pytest
 
 from otel_analytics.collector import DevCollector, StoreError
-from otel_analytics.collector.server import is_loopback
+from otel_analytics.collector.visitors import is_loopback
 
 VIEW_URL = "/analytics/track/view"
 
@@ -30,6 +31,12 @@ def views(count: int, prefix: str = "v") -> list[dict[str, Any]]:
     return [{**body, "metadata": {"eventId": f"{prefix}{n}"}} for n in range(count)]
 
 
+@pytest.fixture(scope="module")
+def on_loopback() -> Iterator[DevCollector]:
+    with DevCollector() as running:
+        yield running
+
+
 def test_it_listens_on_loopback_at_a_free_port() -> None:
     with DevCollector() as one, DevCollector() as other:
         assert one.url == f"http://127.0.0.1:{one.port}"
@@ -43,7 +50,7 @@ def test_it_stops_in_bounded_time_with_connections_open() -> None:
         idle.get(collector.url)
         half_sent.connect(("127.0.0.1", collector.port))
         half_sent.sendall(
-            b"POST /analytics/track/view HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"POST /analytics/track/view HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         )
         half_sent.sendall(b"Content-Length: 10\r\n\r\n{")
         began = time.monotonic()
@@ -79,6 +86,59 @@ def test_it_can_listen_on_ipv6() -> None:
 )
 def test_loopback_addresses(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback
+
+
+FOREIGN = [
+    ("rebound.example", None, 421),
+    ("localhost.rebound.example:80", None, 421),
+    ("127.0.0.1.rebound.example", None, 421),
+    ("user@127.0.0.1", None, 421),
+    ("192.0.2.1", None, 421),
+    ("[2001:db8::1]", None, 421),
+    ("", None, 421),
+    ("localhost", "http://rebound.example", 403),
+    ("localhost", "https://localhost.rebound.example", 403),
+    ("localhost", "null", 403),
+    ("localhost", "file://localhost", 403),
+]
+LOCAL = [
+    ("localhost", None),
+    ("LocalHost:1", None),
+    ("127.0.0.1:65535", None),
+    ("127.9.9.9", None),
+    ("[::1]", "http://[::1]:4380"),
+    ("[::1]:4380", "http://localhost:3000"),
+    ("127.0.0.1", "https://127.0.0.1"),
+]
+
+
+@pytest.mark.parametrize("path", ["/", "/events", "/stats", "/healthz", VIEW_URL])
+@pytest.mark.parametrize(("host", "origin", "status"), FOREIGN)
+def test_on_loopback_no_foreign_page_is_answered(
+    on_loopback: DevCollector, path: str, host: str, origin: str | None, status: int
+) -> None:
+    """DNS rebinding: a page's own name can be made to mean 127.0.0.1, and the page reads what it says."""
+    headers = {"Host": host} if origin is None else {"Host": host, "Origin": origin}
+    method = "POST" if path == VIEW_URL else "GET"
+    response = httpx.request(method, on_loopback.url + path, headers=headers, json=views(1))
+    assert response.status_code == status
+    assert response.json()["errors"][0].startswith("Host: " if status == 421 else "Origin: ")
+    assert on_loopback.events() == []
+
+
+@pytest.mark.parametrize(("host", "origin"), LOCAL)
+def test_on_loopback_its_own_machine_is_answered(
+    on_loopback: DevCollector, host: str, origin: str | None
+) -> None:
+    headers = {"Host": host} if origin is None else {"Host": host, "Origin": origin}
+    assert httpx.get(on_loopback.url + "/events", headers=headers).status_code == 200
+
+
+def test_elsewhere_every_name_is_answered() -> None:
+    with DevCollector(host="0.0.0.0") as collector:  # noqa: S104 - the case under test
+        url = f"http://127.0.0.1:{collector.port}/events"
+        headers = {"Host": "collector.example", "Origin": "http://shop.example"}
+        assert httpx.get(url, headers=headers).status_code == 200
 
 
 def test_wait_for_returns_when_the_last_event_is_stored() -> None:

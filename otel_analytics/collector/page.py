@@ -44,8 +44,10 @@ HEADERS = {
 
 _REFUSAL_HINTS = {
     401: "the exporter's write key is not this collector's",
+    403: "from a web page of another machine",
     413: "more than one request may hold",
     415: "no JSON, an unknown encoding, or an array while batches are off",
+    421: "to a host other than localhost, which is all that this address serves",
 }
 
 

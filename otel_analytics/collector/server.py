@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 import os
 import socket
@@ -20,6 +19,7 @@ from otel_analytics.collector.intake import BatchLimits
 from otel_analytics.collector.listening import PausingListener, ignore_exhaustion
 from otel_analytics.collector.signals import stop_signals
 from otel_analytics.collector.store import Stats, Store
+from otel_analytics.collector.visitors import is_loopback
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # in `typing` from Python 3.11 on
@@ -40,7 +40,8 @@ class DevCollector:
     read inside the block. One object serves once.
 
     Args:
-        host: The address to listen on.
+        host: The address to listen on. On a loopback address, only requests to such addresses and `localhost`
+            are answered, and none from other machines' web pages.
         port: The port, 0 for a free one.
         write_key: What `X-Write-Key` must be; `None` asks for none.
         database: A SQLite file, kept afterwards and continued when opened again; `None` keeps all in memory.
@@ -88,6 +89,7 @@ class DevCollector:
             write_key=self._write_key,
             batch=self._batch,
             max_body_bytes=self._max_body_bytes,
+            locally=is_loopback(self.host),
         )
         self._server = _ThreadedServer(app, listener)
         self._server.start()
@@ -165,14 +167,6 @@ def run(
         f"Stopped: {stats.received} received, {stats.stored} stored, {stats.duplicates} duplicates, "
         f"{stats.rejected} rejected"
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _exposure(write_key: str | None) -> str:
