@@ -8,13 +8,14 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from otel_analytics.collector import DevCollector, StoreError
+from otel_analytics.collector import ConnectionLimits, DevCollector, StoreError
 from otel_analytics.collector.visitors import is_loopback
 
 VIEW_URL = "/analytics/track/view"
@@ -233,3 +234,86 @@ def test_it_keeps_up_with_batches_from_several_connections() -> None:
             thread.join(10)
         assert len({event["metadata"]["eventId"] for event in events}) == 10_000
         assert time.monotonic() - began < 10
+
+
+HEAD = b"POST /analytics/track/view HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+SLOW = {
+    "nothing": (b"", b""),
+    "headers": (HEAD, b"x-slow: 1\r\n"),
+    "a header": (HEAD + b"x-slow: ", b"1"),
+    "body": (HEAD + b"Content-Length: 100000\r\n\r\n{", b" "),
+    "chunks": (HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+    "next headers": (b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" + HEAD, b"x-slow: 1\r\n"),
+    "refused body": (HEAD.replace(b"json", b"pdf") + b"Content-Length: 100000\r\n\r\n", b" "),
+}
+
+
+@pytest.mark.parametrize("kind", SLOW)
+def test_a_slow_request_is_cut_off_and_makes_room(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    limits = ConnectionLimits(max_connections=1, request_seconds=0.4)
+    first, drop = SLOW[kind]
+    with DevCollector(connections=limits) as collector, socket.socket() as slow:
+        slow.connect(("127.0.0.1", collector.port))
+        slow.sendall(first)
+        began = time.monotonic()
+        assert _ends(slow, drop)
+        assert time.monotonic() - began < 5
+        assert httpx.get(collector.url + "/healthz").status_code == 204
+    assert caplog.records == []
+
+
+def _ends(slow: socket.socket, drop: bytes) -> bool:
+    """Keep sending drops until the connection ends; a peer that stays idle would be found out anyway."""
+    slow.settimeout(0.05)
+    for _ in range(100):
+        with suppress(TimeoutError):
+            try:
+                slow.sendall(drop)
+                if slow.recv(65_536) == b"":
+                    return True
+            except ConnectionError:
+                return True
+    return False
+
+
+def test_an_answer_that_is_not_read_is_cut_off() -> None:
+    limits = ConnectionLimits(max_connections=1, request_seconds=1)
+    large = [{**view, "metadata": {**view["metadata"], "note": "n" * 100_000}} for view in views(8)]
+    with DevCollector(connections=limits) as collector, socket.socket() as slow:
+        for part in range(10):
+            for number, view in enumerate(large):
+                view["metadata"]["eventId"] = f"{part}-{number}"
+            httpx.post(collector.url + VIEW_URL, json=large).raise_for_status()
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect(("127.0.0.1", collector.port))
+        slow.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert slow.recv(4) == b"HTTP"
+        assert httpx.get(collector.url + "/healthz", timeout=10).status_code == 204
+
+
+def test_more_connections_than_are_taken_wait_for_their_turn() -> None:
+    limits = ConnectionLimits(max_connections=2)
+    with DevCollector(connections=limits) as collector, ExitStack() as stack:
+        connections = [stack.enter_context(socket.socket()) for _ in range(3)]
+        for connection in connections:
+            connection.connect(("127.0.0.1", collector.port))
+            connection.sendall(HEAD)
+        connections[2].sendall(b"Content-Length: 2\r\n\r\n[]")
+        connections[2].settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            connections[2].recv(1)
+        connections[0].close()
+        connections[2].settimeout(10)
+        assert connections[2].recv(100).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_peer_that_goes_in_the_middle_of_its_body_leaves_no_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with DevCollector(connections=ConnectionLimits(max_connections=1)) as collector:
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", collector.port)) as gone:
+                gone.sendall(HEAD + b"Expect: 100-continue\r\nContent-Length: 10\r\n\r\n")
+                assert gone.recv(100).startswith(b"HTTP/1.1 100 ")
+        assert httpx.get(collector.url + "/healthz").status_code == 204
+    assert caplog.records == []

@@ -22,7 +22,7 @@ from functools import partial
 
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.exceptions import ExceptionMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -69,7 +69,12 @@ def build_app(
     router = Router(routes, redirect_slashes=False)
     app = ExceptionMiddleware(
         locals_only(router) if locally else router,
-        handlers={Rejection: _rejected, Refusal: partial(_refused, store), sqlite3.Error: _failed},
+        handlers={
+            Rejection: _rejected,
+            Refusal: partial(_refused, store),
+            sqlite3.Error: _failed,
+            ClientDisconnect: _gone,
+        },
     )
     return app if batch is None else _advertising(app, batch)
 
@@ -162,6 +167,10 @@ async def _rejected(_: Request, refusal: Exception) -> Response:
 
 async def _failed(_: Request, error: Exception) -> Response:
     return _errors(503, f"the database failed: {error}")
+
+
+async def _gone(_: Request, __: Exception) -> Response:
+    return Response(status_code=400)  # nobody is left to read it
 
 
 def _errors(status: int, *errors: str) -> Response:

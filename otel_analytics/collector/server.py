@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import socket
@@ -15,8 +14,8 @@ import uvicorn
 
 from otel_analytics.collector import summary
 from otel_analytics.collector.app import build_app
+from otel_analytics.collector.connections import BoundedServer, ConnectionLimits
 from otel_analytics.collector.intake import BatchLimits
-from otel_analytics.collector.listening import PausingListener, ignore_exhaustion
 from otel_analytics.collector.signals import stop_signals
 from otel_analytics.collector.store import Stats, Store
 from otel_analytics.collector.visitors import is_loopback
@@ -47,6 +46,7 @@ class DevCollector:
         database: A SQLite file, kept afterwards and continued when opened again; `None` keeps all in memory.
         batch: The arrays that are taken and advertised; `None` takes single events only.
         max_body_bytes: Largest request body, before and after decompression.
+        connections: How many there may be at a time, and how long a request may take.
 
     Raises:
         StoreError: On entering, the database cannot be used.
@@ -62,6 +62,7 @@ class DevCollector:
         database: str | os.PathLike[str] | None = None,
         batch: BatchLimits | None = BatchLimits(),  # noqa: B008 - frozen
         max_body_bytes: int = MAX_BODY_BYTES,
+        connections: ConnectionLimits = ConnectionLimits(),  # noqa: B008 - frozen
     ) -> None:
         self.host = host
         self.port = port
@@ -69,6 +70,7 @@ class DevCollector:
         self._database = database
         self._batch = batch
         self._max_body_bytes = max_body_bytes
+        self._connections = connections
 
     @property
     def url(self) -> str:
@@ -91,7 +93,7 @@ class DevCollector:
             max_body_bytes=self._max_body_bytes,
             locally=is_loopback(self.host),
         )
-        self._server = _ThreadedServer(app, listener)
+        self._server = _ThreadedServer(app, listener, self._connections)
         self._server.start()
         return self
 
@@ -176,23 +178,16 @@ def _exposure(write_key: str | None) -> str:
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    created = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    listener = PausingListener(fileno=created.detach())
+    listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     # asyncio sets it only on sockets that name their protocol; without it each keep-alive answer waits 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
 
-class _Server(uvicorn.Server):
-    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        asyncio.get_running_loop().set_exception_handler(ignore_exhaustion)
-        await super().serve(sockets)
-
-
 class _ThreadedServer:
     """uvicorn on a thread of its own: there it leaves the process's signal handlers alone."""
 
-    def __init__(self, app: Any, listener: socket.socket) -> None:
+    def __init__(self, app: Any, listener: socket.socket, limits: ConnectionLimits) -> None:
         # `log_config=None`: the process's logging belongs to the application under test.
         config = uvicorn.Config(
             app,
@@ -201,12 +196,11 @@ class _ThreadedServer:
             access_log=False,
             lifespan="off",
             ws="none",
-            loop="asyncio",  # whose accept loop `PausingListener` knows
             proxy_headers=False,
             server_header=False,
             timeout_graceful_shutdown=_LAST_REQUESTS_SECONDS,
         )
-        self._server = _Server(config)
+        self._server = BoundedServer(config, limits)
         self._listener = listener
         self._thread = threading.Thread(target=self._serve, name="dev-collector", daemon=True)
 
