@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,8 @@ import httpx
 import pytest
 
 from otel_analytics.collector import BatchLimits, DevCollector
+from otel_analytics.collector.bodies import decoded
+from otel_analytics.collector.refusal import Refusal
 from otel_analytics.collector.rules import problems
 from otel_analytics.contract import Kind
 from otel_analytics.events import EngagementEvent, ViewEvent
@@ -295,6 +298,29 @@ def test_gzip_bodies_are_read(collector: DevCollector, http: httpx.Client) -> No
     members = gzip.compress(whole[:50]) + gzip.compress(whole[50:])
     assert http.post(VIEW_URL, content=members, headers=GZIP).json()["received"] == 2
     assert collector.stats().stored == 4
+
+
+def test_gzip_of_very_many_members_is_read_in_linear_time() -> None:
+    def seconds(members: int) -> float:
+        raw = gzip.compress(b"[") + gzip.compress(b"") * members + gzip.compress(b"]")
+        began = time.process_time()
+        assert decoded(raw, "gzip", 100) == b"[]"
+        return time.process_time() - began
+
+    seconds(1_000)
+    assert seconds(99_500) < 30 * max(seconds(9_950), 0.01)
+
+
+@pytest.mark.parametrize("size", [1, 4_095, 4_096, 4_097, 100_000])
+@pytest.mark.parametrize("level", [0, 9])
+def test_gzip_is_read_whatever_its_members_sizes(size: int, level: int) -> None:
+    part = bytes(range(256)) * (size // 256 + 1)
+    members = [part[:size], b"", part[:7], part[: size // 2]]
+    raw, whole = b"".join(gzip.compress(one, level) for one in members), b"".join(members)
+    assert decoded(raw, "gzip", len(whole)) == whole
+    with pytest.raises(Refusal) as refused:
+        decoded(raw, "gzip", len(whole) - 1)
+    assert refused.value.status == 413
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ MOST_LEVELS = 64
 """Deepest nesting of arrays and objects; what encodes and shows a body later goes deeper by recursion."""
 
 _GZIP_WINDOW = 31  # zlib's largest window, in a gzip wrapper
+_GZIP_STEP = 4_096  # bytes; each member's end copies what is left of its step, not of the whole body
 _TOO_DEEP = f"nested too deeply, more than {MOST_LEVELS} levels"
 
 
@@ -89,19 +90,24 @@ def _check_headers(headers: Mapping[str, str], limit: int) -> None:
 
 
 def _gunzip(raw: bytes, limit: int) -> bytes:
-    body = b""
-    while raw:  # a gzip file may have several members (RFC 1952, section 2.2)
-        member = zlib.decompressobj(_GZIP_WINDOW)
-        try:
-            body += member.decompress(raw, limit - len(body) + 1)
-        except zlib.error:
-            raise Refusal(400, "$: must be valid gzip") from None
-        if len(body) > limit:
-            raise _too_large(limit)
-        if not member.eof:
-            raise Refusal(400, "$: must be a whole gzip stream")
-        raw = member.unused_data
-    return body
+    body = bytearray()
+    member = None
+    for start in range(0, len(raw), _GZIP_STEP):
+        rest = raw[start : start + _GZIP_STEP]
+        while rest:  # a gzip file may have several members (RFC 1952, section 2.2)
+            member = member or zlib.decompressobj(_GZIP_WINDOW)
+            try:
+                body += member.decompress(rest, limit - len(body) + 1)
+            except zlib.error:
+                raise Refusal(400, "$: must be valid gzip") from None
+            if len(body) > limit:
+                raise _too_large(limit)
+            rest = member.unused_data
+            if member.eof:
+                member = None
+    if member is not None:
+        raise Refusal(400, "$: must be a whole gzip stream")
+    return bytes(body)
 
 
 def _too_large(limit: int) -> Refusal:
