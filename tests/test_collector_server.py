@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from otel_analytics.collector import ConnectionLimits, DevCollector, StoreError
+from otel_analytics.collector import ConnectionLimits, DevCollector, StoreError, StoreLimits
 from otel_analytics.collector.visitors import is_loopback
 
 VIEW_URL = "/analytics/track/view"
@@ -168,6 +168,38 @@ def test_a_file_keeps_events_ids_and_counts(tmp_path: Path) -> None:
         httpx.post(collector.url + VIEW_URL, json=views(3))
         assert collector.events() == views(3)
         assert collector.stats().kinds["view"] == (6, 3, 2, 1)
+
+
+def test_beyond_its_bounds_the_oldest_events_are_dropped_and_it_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "events.sqlite3"
+    with DevCollector(database=path, keep=StoreLimits(max_events=3)) as collector:
+        httpx.post(collector.url + VIEW_URL, json=views(2))
+        page = httpx.get(collector.url).text
+        assert (collector.stats().dropped, "dropped" in page) == (0, False)
+        httpx.post(collector.url + VIEW_URL, json=[*views(5), *views(5), {}])
+        assert collector.wait_for(5, timeout_millis=0) == views(5)[2:]
+        assert collector.stats().kinds["view"] == (13, 5, 7, 1)
+        assert httpx.get(collector.url + "/stats").json()["dropped"] == 2
+        assert "2 older events were dropped to make room" in httpx.get(collector.url).text
+        assert httpx.get(collector.url + "/events").json()["total"] == 3
+    with DevCollector(database=path, keep=StoreLimits(max_events=2)) as collector:
+        httpx.post(collector.url + VIEW_URL, json=views(1, "new"))
+        assert collector.events() == [*views(5)[4:], *views(1, "new")]
+        assert (collector.stats().stored, collector.stats().dropped) == (6, 4)
+
+
+def test_large_events_are_bounded_by_their_bytes() -> None:
+    large = [{**view, "app": "a" * 10_000} for view in views(9)]
+    with DevCollector(keep=StoreLimits(max_bytes=35_000)) as collector:
+        for body in large:
+            httpx.post(collector.url + VIEW_URL, json=body).raise_for_status()
+        assert collector.events() == large[6:]
+        httpx.post(collector.url + VIEW_URL, json=views(1, "small")).raise_for_status()
+        assert collector.events() == [*large[6:], *views(1, "small")]
+        httpx.post(collector.url + VIEW_URL, json={**views(1, "x")[0], "app": "a" * 35_000})
+        assert (collector.events(), collector.stats().dropped) == ([], 11)
+        httpx.post(collector.url + VIEW_URL, json=views(1)).raise_for_status()
+        assert collector.events() == views(1)
 
 
 def test_the_file_is_its_owners_only(tmp_path: Path) -> None:

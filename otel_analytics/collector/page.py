@@ -94,9 +94,10 @@ def _getting_started(url: str) -> str:
 
 
 def _counts(stats: Stats) -> str:
+    dropped = f"<p>{stats.dropped} older events were dropped to make room; they are not below.</p>"
     return (
         f"<p>{stats.received} received: {stats.stored} stored, {stats.duplicates} duplicates, "
-        f"{stats.rejected} rejected.</p>"
+        f"{stats.rejected} rejected.</p>{dropped if stats.dropped else ''}"
     )
 
 

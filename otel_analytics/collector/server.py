@@ -17,7 +17,7 @@ from otel_analytics.collector.app import build_app
 from otel_analytics.collector.connections import BoundedServer, ConnectionLimits
 from otel_analytics.collector.intake import BatchLimits
 from otel_analytics.collector.signals import stop_signals
-from otel_analytics.collector.store import Stats, Store
+from otel_analytics.collector.store import Stats, Store, StoreLimits
 from otel_analytics.collector.visitors import is_loopback
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class DevCollector:
         batch: The arrays that are taken and advertised; `None` takes single events only.
         max_body_bytes: Largest request body, before and after decompression.
         connections: How many there may be at a time, and how long a request may take.
+        keep: How many events, and bytes of them, are kept; beyond that the oldest are dropped.
 
     Raises:
         StoreError: On entering, the database cannot be used.
@@ -63,6 +64,7 @@ class DevCollector:
         batch: BatchLimits | None = BatchLimits(),  # noqa: B008 - frozen
         max_body_bytes: int = MAX_BODY_BYTES,
         connections: ConnectionLimits = ConnectionLimits(),  # noqa: B008 - frozen
+        keep: StoreLimits = StoreLimits(),  # noqa: B008 - frozen
     ) -> None:
         self.host = host
         self.port = port
@@ -71,6 +73,7 @@ class DevCollector:
         self._batch = batch
         self._max_body_bytes = max_body_bytes
         self._connections = connections
+        self._keep = keep
 
     @property
     def url(self) -> str:
@@ -79,7 +82,7 @@ class DevCollector:
         return f"http://{host}:{self.port}"
 
     def __enter__(self) -> Self:
-        self._store = Store(self._database)
+        self._store = Store(self._database, self._keep)
         try:
             listener = _listen(self.host, self.port)
         except OSError:
