@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import signal
 import socket
 import sqlite3
 import stat
@@ -15,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from otel_analytics.collector import ConnectionLimits, DevCollector, StoreError, StoreLimits
+from otel_analytics.collector import ConnectionLimits, DevCollector, StoreError, StoreLimits, run
 from otel_analytics.collector.visitors import is_loopback
 
 VIEW_URL = "/analytics/track/view"
@@ -186,6 +188,19 @@ def test_beyond_its_bounds_the_oldest_events_are_dropped_and_it_says_so(tmp_path
         httpx.post(collector.url + VIEW_URL, json=views(1, "new"))
         assert collector.events() == [*views(5)[4:], *views(1, "new")]
         assert (collector.stats().stored, collector.stats().dropped) == (6, 4)
+
+
+def test_the_last_words_say_that_older_events_were_dropped() -> None:
+    said: list[str] = []
+
+    def announce(line: str) -> None:
+        said.append(line)
+        if url := re.search(r"http://\S+", line):
+            httpx.post(url[0] + VIEW_URL, json=views(5)).raise_for_status()
+            signal.raise_signal(signal.SIGTERM)
+
+    run(announce=announce, port=0, keep=StoreLimits(max_events=3))
+    assert said[-1] == "Stopped: 5 received, 5 stored, 0 duplicates, 0 rejected, 2 dropped to make room"
 
 
 def test_large_events_are_bounded_by_their_bytes() -> None:

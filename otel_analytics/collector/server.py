@@ -170,7 +170,7 @@ def run(
         stats = collector.stats()
     announce(
         f"Stopped: {stats.received} received, {stats.stored} stored, {stats.duplicates} duplicates, "
-        f"{stats.rejected} rejected"
+        f"{stats.rejected} rejected" + (f", {stats.dropped} dropped to make room" if stats.dropped else "")
     )
 
 
