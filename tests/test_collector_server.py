@@ -7,6 +7,8 @@ import signal
 import socket
 import sqlite3
 import stat
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -201,6 +203,20 @@ def test_the_last_words_say_that_older_events_were_dropped() -> None:
 
     run(announce=announce, port=0, keep=StoreLimits(max_events=3))
     assert said[-1] == "Stopped: 5 received, 5 stored, 0 duplicates, 0 rejected, 2 dropped to make room"
+
+
+def test_the_command_says_how_many_events_are_kept() -> None:
+    command = [sys.executable, "-m", "otel_analytics.cli", "collector", "--port", "0", "--max-events", "2"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().split()[2]
+            httpx.post(url + VIEW_URL, json=views(5)).raise_for_status()
+            stats = httpx.get(url + "/stats").json()
+            assert (stats["stored"], stats["dropped"]) == (5, 3)
+            assert httpx.get(url + "/events").json()["total"] == 2
+        finally:
+            process.kill()
 
 
 def test_large_events_are_bounded_by_their_bytes() -> None:
