@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,8 @@ import httpx
 import pytest
 
 from otel_analytics.collector import BatchLimits, DevCollector
+from otel_analytics.collector.bodies import decoded
+from otel_analytics.collector.refusal import Refusal
 from otel_analytics.collector.rules import problems
 from otel_analytics.contract import Kind
 from otel_analytics.events import EngagementEvent, ViewEvent
@@ -158,8 +161,11 @@ def test_an_engagements_metadata_is_its_senders_own(http: httpx.Client) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b'{"duration": NaN}', b'{"a": "\xff"}', b"[" * 100_000, b"9" * 5_000],
-    ids=["empty", "cut", "nan", "not-utf-8", "deep", "digits"],
+    [
+        *(b"", b"{", b'{"duration": NaN}', b'{"a": "\xff"}', b"[" * 100_000, b"9" * 5_000),
+        *(b'{"a": [1e999]}', b"-1E999", b'{"a": Infinity}', b"[-Infinity]"),
+    ],
+    ids=["empty", "cut", "nan", "not-utf-8", "deep", "digits", "large", "small", "infinity", "-infinity"],
 )
 def test_what_is_no_json_is_refused(shared: httpx.Client, content: bytes) -> None:
     refused = shared.get("/stats").json()["refused"].get("400", 0)
@@ -167,6 +173,35 @@ def test_what_is_no_json_is_refused(shared: httpx.Client, content: bytes) -> Non
     assert response.status_code == 400
     assert errors_of(response)[0].startswith("$: must be valid JSON: ")
     assert shared.get("/stats").json()["refused"]["400"] == refused + 1
+
+
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"k":', "}")], ids=["arrays", "objects"])
+@pytest.mark.parametrize("levels", [62, 63, 983, 984, 988, 2_000])
+def test_nesting_is_bounded_where_all_that_reads_it_can_follow(
+    collector: DevCollector, http: httpx.Client, levels: int, opening: str, closing: str
+) -> None:
+    """The body and its metadata are two levels; the deepest that is taken is 64."""
+    nested = opening * levels + "1" + closing * levels
+    content = json.dumps({**VIEW, "metadata": {"statusCode": 0}}).replace(": 0", f": {nested}")
+    response = http.post(VIEW_URL, content=content, headers=JSON)
+    if levels + 2 <= 64:
+        assert response.status_code == 200
+    else:
+        message = "$: must be valid JSON: nested too deeply, more than 64 levels"
+        assert (response.status_code, errors_of(response)) == (400, [message])
+    assert http.get("/").status_code == 200
+    assert http.get("/events").json()["total"] == len(collector.events()) == int(levels + 2 <= 64)
+
+
+def test_what_is_listed_is_json_without_extensions(http: httpx.Client) -> None:
+    def no_constant(name: str) -> None:
+        raise AssertionError(name)
+
+    for value in ("1e999", "[-1e999]", "NaN", "Infinity", "1e308"):
+        content = json.dumps({**ENGAGEMENT, "metadata": {"v": 0}}).replace('"v": 0', f'"v": {value}')
+        http.post(ENGAGEMENT_URL, content=content, headers=JSON)
+    events = json.loads(http.get("/events").text, parse_constant=no_constant)["events"]
+    assert [event["body"]["metadata"] for event in events] == [{"v": 1e308}]
 
 
 @pytest.mark.parametrize(
@@ -263,6 +298,29 @@ def test_gzip_bodies_are_read(collector: DevCollector, http: httpx.Client) -> No
     members = gzip.compress(whole[:50]) + gzip.compress(whole[50:])
     assert http.post(VIEW_URL, content=members, headers=GZIP).json()["received"] == 2
     assert collector.stats().stored == 4
+
+
+def test_gzip_of_very_many_members_is_read_in_linear_time() -> None:
+    def seconds(members: int) -> float:
+        raw = gzip.compress(b"[") + gzip.compress(b"") * members + gzip.compress(b"]")
+        began = time.process_time()
+        assert decoded(raw, "gzip", 100) == b"[]"
+        return time.process_time() - began
+
+    seconds(1_000)
+    assert seconds(99_500) < 30 * max(seconds(9_950), 0.01)
+
+
+@pytest.mark.parametrize("size", [1, 4_095, 4_096, 4_097, 100_000])
+@pytest.mark.parametrize("level", [0, 9])
+def test_gzip_is_read_whatever_its_members_sizes(size: int, level: int) -> None:
+    part = bytes(range(256)) * (size // 256 + 1)
+    members = [part[:size], b"", part[:7], part[: size // 2]]
+    raw, whole = b"".join(gzip.compress(one, level) for one in members), b"".join(members)
+    assert decoded(raw, "gzip", len(whole)) == whole
+    with pytest.raises(Refusal) as refused:
+        decoded(raw, "gzip", len(whole) - 1)
+    assert refused.value.status == 413
 
 
 @pytest.mark.parametrize(

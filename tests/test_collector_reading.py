@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from typing import Any
@@ -207,7 +208,7 @@ def test_the_page_escapes_what_came(http: httpx.Client) -> None:
     long = ATTACK * 50
     http.post("/analytics/track/view", json=view(ATTACK, "v1", userId=long, metadata={"statusCode": ATTACK}))
     http.post("/analytics/track/engagement", json={**engagement(ATTACK, ATTACK), "targetId": ATTACK})
-    response = http.get("/", headers={"Host": "x"})
+    response = http.get("/")
     page = Page(response.text)
     assert "script" not in page.tags
     assert page.texts.count(ATTACK) >= 4
@@ -216,10 +217,37 @@ def test_the_page_escapes_what_came(http: httpx.Client) -> None:
     assert "unsafe" not in response.headers["Content-Security-Policy"]
 
 
+@pytest.mark.parametrize("status", ["\ud800", {"\udfff": ["\ud800"]}], ids=ascii)
+def test_a_lone_surrogate_is_kept_and_shown_escaped(http: httpx.Client, status: Any) -> None:
+    body = view("GET:/a", "v1", metadata={"statusCode": status, "\udc00": "\ud800"})
+    content = json.dumps(body)
+    headers = {"Content-Type": "application/json"}
+    http.post("/analytics/track/view", content=content, headers=headers).raise_for_status()
+    http.post("/analytics/track/view", content=content.replace("v1", "v2"), headers=headers)
+    assert "\\ud800" in http.get("/").raise_for_status().text
+    assert http.get("/events").json()["events"][0]["body"] == body
+
+
+def test_the_page_shows_no_control_and_no_direction_characters(http: httpx.Client) -> None:
+    hostile = "a\x00\x1b[2J\x7f\x9b\u202e\u2066z"
+    http.post("/analytics/track/view", json=view(hostile, "v1", metadata={"statusCode": hostile}))
+    http.post("/analytics/track/engagement", json=engagement(hostile, "u1"))
+    text = http.get("/").text
+    assert not set(hostile) - set("a[2Jz") & set(text)
+    shown = "a\\u0000\\u001b[2J\\u007f\\u009b\\u202e\\u2066z"
+    assert (
+        text.count(shown) == 5
+    )  # in the calls, the engagements and twice in a view's row, once in an engagement's
+
+
 def test_an_empty_page_says_how_to_begin_and_escapes_the_host(collector: DevCollector) -> None:
     page = httpx.get(collector.url).text
     assert f"OTEL_EXPORTER_ANALYTICS_ENDPOINT={collector.url}" in page
-    assert "<b>" not in httpx.get(collector.url, headers={"Host": "x<b>"}).text
+    with DevCollector(host="0.0.0.0") as everywhere:  # noqa: S104 - there any host is served
+        url = f"http://127.0.0.1:{everywhere.port}"
+        page = httpx.get(url, headers={"Host": "x<b>"}).raise_for_status().text
+        assert "ENDPOINT=http://" in page
+        assert "<b>" not in page
 
 
 def test_the_page_names_refused_requests() -> None:

@@ -99,6 +99,26 @@ def test_list(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     }
 
 
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=["lines", "json"])
+def test_list_prints_nothing_that_a_terminal_obeys(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
+) -> None:
+    path = tmp_path / "spool.db"
+    client = spooled("http://127.0.0.1:9", path)
+    hostile = "".join(map(chr, [*range(0x20), *range(0x7F, 0xA0), 0x061C, *range(0x2028, 0x202F), 0x2066]))
+    client.track_engagement("user", "purchase", f"a{hostile}\x1b[2Jz\N{SNOWMAN}", "content")
+    client.shutdown()
+    # What another program left in the file need not be what this one would write.
+    with sqlite3.connect(path) as other:
+        other.execute("UPDATE events SET body = replace(body, 'z', '\\ud800z')")
+    _, said = spool(capsys, "list", path, *options)
+    line = said.removesuffix("\n")
+    assert not [char for char in line if char != "\N{SNOWMAN}" and not " " <= char <= "~"]
+    assert "\\u001b[2J\\ud800z\N{SNOWMAN}" in line
+    if options:
+        assert json.loads(line)["body"]["targetId"] == f"a{hostile}\x1b[2J\ud800z\N{SNOWMAN}"
+
+
 def test_list_reads_in_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "spool.db"
     client = spooled("http://127.0.0.1:9", path)

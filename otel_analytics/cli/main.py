@@ -129,11 +129,18 @@ def _add_collector_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--database", metavar="PATH", help="SQLite file to keep events in (default: memory, until it stops)"
     )
+    parser.add_argument(
+        "--max-events",
+        type=_count,
+        default=100_000,
+        metavar="N",
+        help="events to keep, the newest, in 100 MB at most (%(default)s)",
+    )
     parser.add_argument("--no-batch", action="store_true", help="take and advertise single events only")
 
 
 def _run_collector(options: argparse.Namespace) -> int:
-    from otel_analytics.collector import BatchLimits, StoreError, run  # noqa: PLC0415 - an extra
+    from otel_analytics.collector import BatchLimits, StoreError, StoreLimits, run  # noqa: PLC0415 - an extra
 
     try:
         run(
@@ -143,6 +150,7 @@ def _run_collector(options: argparse.Namespace) -> int:
             write_key=options.write_key or os.environ.get(env_name("write_key")) or None,
             database=options.database,
             batch=None if options.no_batch else BatchLimits(),
+            keep=StoreLimits(max_events=options.max_events),
         )
     except StoreError as error:
         return _fail(str(error), _FAILED)

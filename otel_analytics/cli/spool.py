@@ -20,6 +20,7 @@ from otel_analytics.delivery.spool.admin import (
     replay,
     status,
 )
+from otel_analytics.escaping import escaped
 
 Say = Callable[[str], None]
 
@@ -34,7 +35,7 @@ def run(options: argparse.Namespace, say: Say) -> bool:
 
     Args:
         options: `action`, `path`, and those of the action.
-        say: Takes a line of the result.
+        say: Takes a line of the result; it holds nothing that a terminal obeys.
 
     Returns:
         Whether all is done; false where `replay` leaves or loses something.
@@ -43,7 +44,8 @@ def run(options: argparse.Namespace, say: Say) -> bool:
         ConfigError: An option of `replay` has a value it cannot have.
         SpoolError: There is no such spool, or `purge` was not confirmed.
     """
-    return _ACTIONS[options.action](options, say)
+    # The file's texts came from other programs, and a terminal obeys what it is shown.
+    return _ACTIONS[options.action](options, lambda line: say(escaped(line)))
 
 
 def _status(options: argparse.Namespace, say: Say) -> bool:
@@ -106,7 +108,7 @@ def _kinds(options: argparse.Namespace) -> Sequence[Kind]:
 
 
 def _confirmed(question: str) -> bool:
-    return sys.stdin.isatty() and input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
+    return sys.stdin.isatty() and input(f"{escaped(question)} [y/N] ").strip().lower() in {"y", "yes"}
 
 
 def _seldom(say: Say) -> Say:

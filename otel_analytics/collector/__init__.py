@@ -7,8 +7,9 @@ In a test::
         collector.wait_for(3)
 """
 
+from otel_analytics.collector.connections import ConnectionLimits
 from otel_analytics.collector.intake import BatchLimits
 from otel_analytics.collector.server import DevCollector, run
-from otel_analytics.collector.store import Stats, StoreError
+from otel_analytics.collector.store import Stats, StoreError, StoreLimits
 
-__all__ = ["BatchLimits", "DevCollector", "Stats", "StoreError", "run"]
+__all__ = ["BatchLimits", "ConnectionLimits", "DevCollector", "Stats", "StoreError", "StoreLimits", "run"]

@@ -22,7 +22,7 @@ from functools import partial
 
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.exceptions import ExceptionMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -32,6 +32,7 @@ from otel_analytics.collector.bodies import decoded, parsed, read_body
 from otel_analytics.collector.intake import BatchLimits, Intake
 from otel_analytics.collector.refusal import Refusal, Rejection
 from otel_analytics.collector.store import Store
+from otel_analytics.collector.visitors import locals_only
 from otel_analytics.contract import ADVERTISEMENT, IDEMPOTENCY_KEY, PATHS, WRITE_KEY, Kind, rfc3339
 
 _DEFAULT_LIMIT = 100
@@ -39,7 +40,12 @@ _LARGEST_LIMIT = 10_000
 
 
 def build_app(
-    store: Store, *, write_key: str | None, batch: BatchLimits | None, max_body_bytes: int
+    store: Store,
+    *,
+    write_key: str | None,
+    batch: BatchLimits | None,
+    max_body_bytes: int,
+    locally: bool,
 ) -> ASGIApp:
     """Return the collector as an ASGI application.
 
@@ -48,6 +54,7 @@ def build_app(
         write_key: What `X-Write-Key` must be; `None` asks for none.
         batch: What arrays are taken and advertised; `None` takes single events only.
         max_body_bytes: Largest request body, before and after decompression.
+        locally: Whether it is for this machine only, see `locals_only`.
     """
     track = _Track(store, write_key, batch, max_body_bytes)
     routes = [
@@ -61,7 +68,13 @@ def build_app(
     # requests would leave spans, which come back as requests.
     router = Router(routes, redirect_slashes=False)
     app = ExceptionMiddleware(
-        router, handlers={Rejection: _rejected, Refusal: partial(_refused, store), sqlite3.Error: _failed}
+        locals_only(router) if locally else router,
+        handlers={
+            Rejection: _rejected,
+            Refusal: partial(_refused, store),
+            sqlite3.Error: _failed,
+            ClientDisconnect: _gone,
+        },
     )
     return app if batch is None else _advertising(app, batch)
 
@@ -154,6 +167,10 @@ async def _rejected(_: Request, refusal: Exception) -> Response:
 
 async def _failed(_: Request, error: Exception) -> Response:
     return _errors(503, f"the database failed: {error}")
+
+
+async def _gone(_: Request, __: Exception) -> Response:
+    return Response(status_code=400)  # nobody is left to read it
 
 
 def _errors(status: int, *errors: str) -> Response:

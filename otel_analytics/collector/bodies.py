@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 from starlette.requests import Request
 
 from otel_analytics.collector.refusal import Refusal
 
+MOST_LEVELS = 64
+"""Deepest nesting of arrays and objects; what encodes and shows a body later goes deeper by recursion."""
+
 _GZIP_WINDOW = 31  # zlib's largest window, in a gzip wrapper
+_GZIP_STEP = 4_096  # bytes; each member's end copies what is left of its step, not of the whole body
+_TOO_DEEP = f"nested too deeply, more than {MOST_LEVELS} levels"
 
 
 async def read_body(request: Request, limit: int) -> bytes:
@@ -48,21 +54,26 @@ def decoded(raw: bytes, encoding: str, limit: int) -> bytes:
 
 
 def parsed(body: bytes) -> Any:
-    """Parse strict JSON: UTF-8, no NaN or Infinity (RFC 8259).
+    """Parse strict JSON: UTF-8, no NaN or Infinity (RFC 8259), and no number that Python would turn into one.
+
+    It is nested `MOST_LEVELS` deep at most.
 
     Raises:
         Refusal: 400 with what the parser says; the body itself is not repeated.
     """
     try:
-        return json.loads(body.decode(), parse_constant=_no_constant)
+        value = json.loads(body.decode(), parse_constant=_no_number, parse_float=_finite)
+        if not _is_deep(value):
+            return value
+        message = _TOO_DEEP
     except json.JSONDecodeError as error:
         message = f"{error.msg} at line {error.lineno}, column {error.colno}"
     except UnicodeDecodeError:
         message = "not UTF-8"
     except RecursionError:
-        message = "nested too deeply"
+        message = _TOO_DEEP
     except ValueError:  # also an integer of more digits than Python converts
-        message = "a number JSON does not have"
+        message = "a number JSON does not have, or too large a one"
     raise Refusal(400, f"$: must be valid JSON: {message}")
 
 
@@ -79,24 +90,51 @@ def _check_headers(headers: Mapping[str, str], limit: int) -> None:
 
 
 def _gunzip(raw: bytes, limit: int) -> bytes:
-    body = b""
-    while raw:  # a gzip file may have several members (RFC 1952, section 2.2)
-        member = zlib.decompressobj(_GZIP_WINDOW)
-        try:
-            body += member.decompress(raw, limit - len(body) + 1)
-        except zlib.error:
-            raise Refusal(400, "$: must be valid gzip") from None
-        if len(body) > limit:
-            raise _too_large(limit)
-        if not member.eof:
-            raise Refusal(400, "$: must be a whole gzip stream")
-        raw = member.unused_data
-    return body
+    body = bytearray()
+    member = None
+    for start in range(0, len(raw), _GZIP_STEP):
+        rest = raw[start : start + _GZIP_STEP]
+        while rest:  # a gzip file may have several members (RFC 1952, section 2.2)
+            member = member or zlib.decompressobj(_GZIP_WINDOW)
+            try:
+                body += member.decompress(rest, limit - len(body) + 1)
+            except zlib.error:
+                raise Refusal(400, "$: must be valid gzip") from None
+            if len(body) > limit:
+                raise _too_large(limit)
+            rest = member.unused_data
+            if member.eof:
+                member = None
+    if member is not None:
+        raise Refusal(400, "$: must be a whole gzip stream")
+    return bytes(body)
 
 
 def _too_large(limit: int) -> Refusal:
     return Refusal(413, f"$: must be at most {limit} bytes")
 
 
-def _no_constant(_: str) -> NoReturn:
+def _is_deep(value: Any) -> bool:
+    """Look level by level, without recursion: how much of that is left depends on the thread's stack."""
+    level = _containers([value])
+    for _ in range(MOST_LEVELS):
+        level = [
+            inner
+            for outer in level
+            for inner in _containers(outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return bool(level)
+
+
+def _containers(values: Iterable[Any]) -> list[Any]:
+    return [value for value in values if isinstance(value, (dict, list))]
+
+
+def _no_number(_: str) -> NoReturn:
     raise ValueError
+
+
+def _finite(text: str) -> float:
+    """Read a number; ``1e999`` is none that a double holds: it would be stored as `Infinity`, no JSON."""
+    number = float(text)
+    return number if math.isfinite(number) else _no_number(text)

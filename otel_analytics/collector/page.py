@@ -12,6 +12,7 @@ from typing import NamedTuple
 from otel_analytics.collector.store import Stats, Store, StoredEvent
 from otel_analytics.collector.summary import Calls, Engagements, calls, engagements
 from otel_analytics.contract import rfc3339
+from otel_analytics.escaping import escaped
 
 _MOST_ROWS = 200
 _LATEST_EVENTS = 25
@@ -43,8 +44,10 @@ HEADERS = {
 
 _REFUSAL_HINTS = {
     401: "the exporter's write key is not this collector's",
+    403: "from a web page of another machine",
     413: "more than one request may hold",
     415: "no JSON, an unknown encoding, or an array while batches are off",
+    421: "to a host other than localhost, which is all that this address serves",
 }
 
 
@@ -91,9 +94,10 @@ def _getting_started(url: str) -> str:
 
 
 def _counts(stats: Stats) -> str:
+    dropped = f"<p>{stats.dropped} older events were dropped to make room; they are not below.</p>"
     return (
         f"<p>{stats.received} received: {stats.stored} stored, {stats.duplicates} duplicates, "
-        f"{stats.rejected} rejected.</p>"
+        f"{stats.rejected} rejected.</p>{dropped if stats.dropped else ''}"
     )
 
 
@@ -117,7 +121,7 @@ def _table(title: str, columns: Sequence[_Column], rows: Iterable[Sequence[str]]
 def _cells(tag: str, columns: Sequence[_Column], texts: Sequence[str]) -> str:
     """Every text that reaches the page goes through here, and is escaped here."""
     return "".join(
-        f'<{tag} class="{column.style}">{escape(_brief(text))}</{tag}>'
+        f'<{tag} class="{column.style}">{escape(_brief(escaped(text)))}</{tag}>'
         for column, text in zip(columns, texts, strict=True)
     )
 

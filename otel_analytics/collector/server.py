@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 import socket
@@ -15,9 +14,11 @@ import uvicorn
 
 from otel_analytics.collector import summary
 from otel_analytics.collector.app import build_app
+from otel_analytics.collector.connections import BoundedServer, ConnectionLimits
 from otel_analytics.collector.intake import BatchLimits
 from otel_analytics.collector.signals import stop_signals
-from otel_analytics.collector.store import Stats, Store
+from otel_analytics.collector.store import Stats, Store, StoreLimits
+from otel_analytics.collector.visitors import is_loopback
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # in `typing` from Python 3.11 on
@@ -38,12 +39,15 @@ class DevCollector:
     read inside the block. One object serves once.
 
     Args:
-        host: The address to listen on.
+        host: The address to listen on. On a loopback address, only requests to such addresses and `localhost`
+            are answered, and none from other machines' web pages.
         port: The port, 0 for a free one.
         write_key: What `X-Write-Key` must be; `None` asks for none.
         database: A SQLite file, kept afterwards and continued when opened again; `None` keeps all in memory.
         batch: The arrays that are taken and advertised; `None` takes single events only.
         max_body_bytes: Largest request body, before and after decompression.
+        connections: How many there may be at a time, and how long a request may take.
+        keep: How many events, and bytes of them, are kept; beyond that the oldest are dropped.
 
     Raises:
         StoreError: On entering, the database cannot be used.
@@ -59,6 +63,8 @@ class DevCollector:
         database: str | os.PathLike[str] | None = None,
         batch: BatchLimits | None = BatchLimits(),  # noqa: B008 - frozen
         max_body_bytes: int = MAX_BODY_BYTES,
+        connections: ConnectionLimits = ConnectionLimits(),  # noqa: B008 - frozen
+        keep: StoreLimits = StoreLimits(),  # noqa: B008 - frozen
     ) -> None:
         self.host = host
         self.port = port
@@ -66,6 +72,8 @@ class DevCollector:
         self._database = database
         self._batch = batch
         self._max_body_bytes = max_body_bytes
+        self._connections = connections
+        self._keep = keep
 
     @property
     def url(self) -> str:
@@ -74,7 +82,7 @@ class DevCollector:
         return f"http://{host}:{self.port}"
 
     def __enter__(self) -> Self:
-        self._store = Store(self._database)
+        self._store = Store(self._database, self._keep)
         try:
             listener = _listen(self.host, self.port)
         except OSError:
@@ -86,8 +94,9 @@ class DevCollector:
             write_key=self._write_key,
             batch=self._batch,
             max_body_bytes=self._max_body_bytes,
+            locally=is_loopback(self.host),
         )
-        self._server = _ThreadedServer(app, listener)
+        self._server = _ThreadedServer(app, listener, self._connections)
         self._server.start()
         return self
 
@@ -161,16 +170,8 @@ def run(
         stats = collector.stats()
     announce(
         f"Stopped: {stats.received} received, {stats.stored} stored, {stats.duplicates} duplicates, "
-        f"{stats.rejected} rejected"
+        f"{stats.rejected} rejected" + (f", {stats.dropped} dropped to make room" if stats.dropped else "")
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _exposure(write_key: str | None) -> str:
@@ -189,7 +190,7 @@ def _listen(host: str, port: int) -> socket.socket:
 class _ThreadedServer:
     """uvicorn on a thread of its own: there it leaves the process's signal handlers alone."""
 
-    def __init__(self, app: Any, listener: socket.socket) -> None:
+    def __init__(self, app: Any, listener: socket.socket, limits: ConnectionLimits) -> None:
         # `log_config=None`: the process's logging belongs to the application under test.
         config = uvicorn.Config(
             app,
@@ -202,7 +203,7 @@ class _ThreadedServer:
             server_header=False,
             timeout_graceful_shutdown=_LAST_REQUESTS_SECONDS,
         )
-        self._server = uvicorn.Server(config)
+        self._server = BoundedServer(config, limits)
         self._listener = listener
         self._thread = threading.Thread(target=self._serve, name="dev-collector", daemon=True)
 

@@ -49,11 +49,27 @@ _INSERT = (
     f" VALUES ({', '.join('?' * len(Record._fields))}) ON CONFLICT (event_id, kind) DO NOTHING"
 )
 _COUNT = "INSERT INTO counts VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET value = value + excluded.value"
+_NEWEST = "SELECT ifnull(max(id), 0) FROM events"
+_SIZE = "SELECT count(*), total(length(body)) FROM events WHERE id > ?"
+_OLDEST = "SELECT id, length(body) FROM events ORDER BY id"
 _REFUSE = "INSERT INTO refusals VALUES (?, 1) ON CONFLICT DO UPDATE SET requests = requests + 1"
 
 
 class StoreError(Exception):
     """The database file cannot be used; the message says why."""
+
+
+@dataclass(frozen=True)
+class StoreLimits:
+    """What is kept at most; beyond it the oldest events are dropped, and their ids forgotten.
+
+    Args:
+        max_events: Most events.
+        max_bytes: Most bytes of their bodies.
+    """
+
+    max_events: int = 100_000
+    max_bytes: int = 100_000_000
 
 
 class Counts(NamedTuple):
@@ -76,6 +92,7 @@ class Stats:
         rejected: Those that break the contract.
         kinds: The same by ``"view"`` and ``"engagement"``.
         refused: Requests turned down as a whole, by HTTP status.
+        dropped: Those stored that have been dropped since, the oldest, to make room.
     """
 
     received: int
@@ -84,6 +101,7 @@ class Stats:
     rejected: int
     kinds: Mapping[str, Counts]
     refused: Mapping[int, int]
+    dropped: int = 0
 
 
 class StoredEvent(NamedTuple):
@@ -94,29 +112,60 @@ class StoredEvent(NamedTuple):
     body: str
 
 
+class _Held(NamedTuple):
+    """What is in the table, counted as it changes: to ask it each time means to read it all."""
+
+    events: int
+    bytes: float
+
+
 class Store:
     """Events, and counts that agree with them.
 
     Args:
         path: A file, readable by its owner only; `None` keeps all in memory.
+        limits: What is kept at most.
 
     Raises:
         StoreError: The file cannot be opened, or is not a collector's.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        limits: StoreLimits = StoreLimits(),
+    ) -> None:
         self._changed = threading.Condition()
+        self._limits = limits
         self._connection = _opened(path)
-        self._stored = self.total({})
+        self._held = _Held(*self.query(_SIZE, (0,))[0])
+        self._stored = self.stats().stored
 
     def add(self, kind: Kind, records: Sequence[Record], *, rejected: int = 0) -> None:
         """Store a request's events, each id once, and count what came. One transaction."""
-        with self._changed, self._connection:
-            stored = self._connection.executemany(_INSERT, records).rowcount if records else 0
-            counts = {"stored": stored, "duplicates": len(records) - stored, "rejected": rejected}
-            self._connection.executemany(_COUNT, [(kind.value, *count) for count in counts.items()])
+        with self._changed:
+            with self._connection:
+                (newest,) = self._connection.execute(_NEWEST).fetchone()
+                self._connection.executemany(_INSERT, records)
+                stored, size = self._connection.execute(_SIZE, (newest,)).fetchone()
+                held, dropped = self._make_room(_Held(self._held.events + stored, self._held.bytes + size))
+                counts = {"stored": stored, "duplicates": len(records) - stored, "rejected": rejected}
+                counts["dropped"] = dropped
+                self._connection.executemany(_COUNT, [(kind.value, *count) for count in counts.items()])
+            self._held = held
             self._stored += stored
             self._changed.notify_all()
+
+    def _make_room(self, held: _Held) -> tuple[_Held, int]:
+        """Delete the oldest events until the rest is within the limits; return that, and how many went."""
+        last = dropped = 0
+        for event_id, size in self._connection.execute(_OLDEST):
+            if held.events <= self._limits.max_events and held.bytes <= self._limits.max_bytes:
+                break
+            last, dropped = event_id, dropped + 1
+            held = _Held(held.events - 1, held.bytes - size)
+        self._connection.execute("DELETE FROM events WHERE id <= ?", (last,))
+        return held, dropped
 
     def add_refusal(self, status: int) -> None:
         """Count a request that was turned down as a whole."""
@@ -155,10 +204,12 @@ class Store:
         counts = {(kind, name): value for kind, name, value in self.query("SELECT * FROM counts")}
         kinds = {kind.value: _counts(kind.value, counts) for kind in Kind}
         totals = Counts(*map(sum, zip(*kinds.values(), strict=True)))
-        return Stats(*totals, kinds=kinds, refused=dict(self.query("SELECT * FROM refusals")))
+        dropped = sum(value for (_, name), value in counts.items() if name == "dropped")
+        refused = dict(self.query("SELECT * FROM refusals"))
+        return Stats(*totals, kinds=kinds, refused=refused, dropped=dropped)
 
     def wait_until_stored(self, count: int, timeout_millis: int) -> int:
-        """Wait until that many events are stored; return how many are, be it fewer."""
+        """Wait until that many events are stored; return how many are, or were, be it fewer."""
         with self._changed:
             self._changed.wait_for(lambda: self._stored >= count, timeout_millis / 1000)
             return self._stored
