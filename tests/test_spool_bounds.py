@@ -139,7 +139,7 @@ def test_threads_share_commits(path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with FaultyCollector() as collector:
         collector.stop_listening()
         with spooled(collector.url, path) as client:
-            queue: Any = client._delivery()._queue
+            queue: Any = client._delivery()._queue._spool  # type: ignore[attr-defined]
             threads = [threading.Thread(target=track, args=(client, 1)) for _ in range(16)]
             with queue._lock:  # as another thread's commit does
                 for thread in threads:
@@ -205,5 +205,5 @@ def _traced(client: AnalyticsClient) -> list[str]:
     """Return a list that grows by every statement this process sends to the file."""
     (delivery,) = client._deliveries.values()
     statements: list[str] = []
-    delivery._queue._file._journal._connection.set_trace_callback(statements.append)  # type: ignore[attr-defined]
+    delivery._queue._spool._file._journal._connection.set_trace_callback(statements.append)  # type: ignore[attr-defined]
     return statements

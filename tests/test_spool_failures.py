@@ -291,7 +291,7 @@ def test_a_database_page_limit_is_survived(path: Path) -> None:
         with spooled(collector.url, path) as client:
             track(client, 1)
             (delivery,) = client._deliveries.values()
-            connection = delivery._queue._file._journal._connection  # type: ignore[attr-defined]
+            connection = delivery._queue._spool._file._journal._connection  # type: ignore[attr-defined]
             connection.execute("PRAGMA max_page_count = 12")
             track(client, 300)
             assert balanced(client.stats()).pending == 301
@@ -383,7 +383,7 @@ class _write_lock:  # noqa: N801 - used as a function
 def _reopen(client: AnalyticsClient) -> None:
     """Have the file read again, as after a fork: until then SQLite has no reason to look at all pages."""
     (delivery,) = client._deliveries.values()
-    delivery._queue._file.disconnect()  # type: ignore[attr-defined]
+    delivery._queue._spool._file.disconnect()  # type: ignore[attr-defined]
 
 
 def _damage(path: Path) -> None:

@@ -10,6 +10,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 
 from otel_analytics import process
@@ -26,6 +27,7 @@ from otel_analytics.delivery.queue.memory import MemoryQueue, Queue
 from otel_analytics.delivery.schedule import Schedule
 from otel_analytics.delivery.sender import Sender, Surroundings
 from otel_analytics.delivery.settlement import Settlement
+from otel_analytics.delivery.spool.fallback import Fallback
 from otel_analytics.delivery.spool.schema import check_writable
 from otel_analytics.delivery.spool.spool import Spool, SpoolLimits
 from otel_analytics.delivery.throttle import Throttle
@@ -252,11 +254,17 @@ def _queue(
     ledger: Ledger,
 ) -> Queue:
     linger = config.flush_interval_millis / 1000
+    numbers = count(1)
+    memory = MemoryQueue(
+        max_queue_size=config.max_queue_size,
+        linger=linger,
+        clock=around.clock,
+        ledger=ledger,
+        numbers=numbers,
+    )
     if config.spool_path is None:
-        return MemoryQueue(
-            max_queue_size=config.max_queue_size, linger=linger, clock=around.clock, ledger=ledger
-        )
-    return Spool(
+        return memory
+    spool = Spool(
         Path(config.spool_path).absolute(),
         SpoolLimits(
             config.max_spool_bytes,
@@ -270,8 +278,10 @@ def _queue(
         log=log,
         notices=notices,
         life=life,
-        ledger=ledger,
+        numbers=numbers,
+        on_lost=memory.adopt,
     )
+    return Fallback(spool, memory)
 
 
 # What was configured to be dropped is counted and needs no line in the log.

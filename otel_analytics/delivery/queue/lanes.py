@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
+from itertools import count
 
 from otel_analytics.contract import Kind
 from otel_analytics.delivery.batch import Batch, Entry
@@ -23,9 +24,11 @@ class Lanes:
     Args:
         capacity: Most events of each kind.
         linger: Seconds a fresh event waits for others to travel with.
+        numbers: Numbers the events; shared by lanes between which events may move.
     """
 
-    def __init__(self, *, capacity: int, linger: float) -> None:
+    def __init__(self, *, capacity: int, linger: float, numbers: Iterator[int] | None = None) -> None:
+        self._numbers = numbers or count(1)
         self._capacity = capacity
         self._linger = linger
         self._lanes = {kind: _Lane(kind) for kind in Kind}
@@ -38,7 +41,7 @@ class Lanes:
 
     def append(self, event: EncodedEvent, now: float, row: int | None = None) -> Entry | None:
         """Add an event, lingering from ``now`` on; return the entry displaced by it, which may be its own."""
-        self.newest += 1
+        self.newest = next(self._numbers)
         entry = Entry(self.newest, now, event, row)
         lane = self._lanes[event.kind]
         oldest = None
@@ -48,6 +51,12 @@ class Lanes:
                 return entry  # everything older is on its way
         lane.append(entry)
         return oldest
+
+    def adopt(self, others: Lanes) -> None:
+        """Take over all that other lanes have, on its way or not; for once there may be more than fit."""
+        self.newest = max(self.newest, others.newest)
+        for kind, lane in self._lanes.items():
+            lane.adopt(others._lanes[kind])
 
     def take(self, plan: Plan, now: float, flush_through: int, kinds: Collection[Kind]) -> Batch | None:
         """Lease what may be sent now; the lanes take turns."""
@@ -127,6 +136,13 @@ class _Lane:
         self.parked.extend(batches)
         self.parked.sort(key=lambda batch: (batch.due, batch.entries[0].sequence))
 
+    def adopt(self, other: _Lane) -> None:
+        self.fresh = deque(sorted((*self.fresh, *other.fresh), key=lambda entry: entry.sequence))
+        self.fresh_bytes += other.fresh_bytes
+        self.park(other.parked)
+        self.leased += other.leased
+        self.count += other.count
+
     def displace_oldest(self) -> Entry | None:
         """Drop the oldest event that is not on its way."""
         oldest_parked = min(self.parked, key=lambda batch: batch.entries[0].sequence, default=None)
@@ -203,8 +219,8 @@ class _Lane:
         if not self.fresh:
             return None
         first = self.fresh[0]
-        ripe = not plan.batches or self._full(plan) or first.sequence <= flush_through
-        if not ripe and first.accepted_at + linger > now:
+        is_due = not plan.batches or self._full(plan) or first.sequence <= flush_through
+        if not is_due and first.accepted_at + linger > now:
             return None
         entries = tuple(self._pop_fresh() for _ in range(_fitting(self.fresh, plan)))
         self.count += len(entries)  # leased, not gone

@@ -6,7 +6,7 @@ Everything that changes an event's fate happens under the queue's lock, and so d
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Protocol
 
 from otel_analytics.contract import Kind
@@ -78,15 +78,22 @@ class MemoryQueue:
         linger: Seconds a fresh event waits for others to travel with.
         clock: Monotonic seconds.
         ledger: Counts what becomes of them; one of its own by default.
+        numbers: Numbers the events, from 1 by default.
     """
 
     def __init__(
-        self, *, max_queue_size: int, linger: float, clock: Callable[[], float], ledger: Ledger | None = None
+        self,
+        *,
+        max_queue_size: int,
+        linger: float,
+        clock: Callable[[], float],
+        ledger: Ledger | None = None,
+        numbers: Iterator[int] | None = None,
     ) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._ledger = ledger or Ledger()
-        self._lanes = Lanes(capacity=max_queue_size, linger=linger)
+        self._lanes = Lanes(capacity=max_queue_size, linger=linger, numbers=numbers)
 
     def put(self, events: Sequence[EncodedEvent]) -> list[Entry]:
         """Accept events; return those displaced."""
@@ -98,6 +105,12 @@ class MemoryQueue:
             if displaced:
                 self._ledger.drop(DropReason.QUEUE_FULL, len(displaced))
         return displaced
+
+    def adopt(self, lanes: Lanes) -> None:
+        """Take over what another queue had; it counts as accepted here."""
+        with self._lock:
+            self._ledger.accept(lanes.count())
+            self._lanes.adopt(lanes)
 
     def refuse(self, reason: DropReason, count: int) -> None:
         """Count events that cannot be kept."""

@@ -21,7 +21,7 @@ class Row(NamedTuple):
 
 @dataclass
 class RowChanges:
-    """Rows whose fate is decided.
+    """Rows of which it is decided what becomes of them.
 
     Args:
         delivered: Those that the collector has.
@@ -33,9 +33,10 @@ class RowChanges:
     dropped: dict[DropReason, list[int]] = field(default_factory=dict)
     freed: list[int] = field(default_factory=list)
 
-    def drop(self, row: int, reason: DropReason) -> None:
-        """Give a row up."""
-        self.dropped.setdefault(reason, []).append(row)
+    def drop(self, rows: Sequence[int], reason: DropReason) -> None:
+        """Give rows up."""
+        if rows:
+            self.dropped.setdefault(reason, []).extend(rows)
 
     def rows(self) -> Iterator[int]:
         """Return all of them."""

@@ -6,15 +6,15 @@
              │ ▲                        ▲
        freed │ │ claimed                │ settled
              ▼ │                        │
-           anybody's          in memory alone ◄── put, while the file fails
+           anybody's
 
 A row is held while a process has its event in memory, and anybody's otherwise: freed at its exit, or by
 others once its lease has ended. A process that was stopped for so long, and goes on, sends what it held, as
 others do by then: all by the event's own id.
 
-Accepting is one commit, shared by all threads that come while another one commits. Sending works on the
-lanes in memory, as without a spool; settling deletes the rows. The file may fail at any time - full, locked,
-damaged, gone - and then memory takes over: such events are in memory alone, and counted there.
+Accepting is one commit, shared by all threads that come while another one commits. Sending works on the lanes
+in memory, as without a spool; settling deletes the rows. Where the file fails, nothing is accepted; where it
+is another by now, what memory has of the former is handed over: see `fallback`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -35,7 +35,7 @@ from otel_analytics.delivery.http.negotiation import Plan
 from otel_analytics.delivery.life import Life
 from otel_analytics.delivery.logs import RateLimitedLog
 from otel_analytics.delivery.queue.lanes import NEVER, Lanes
-from otel_analytics.delivery.queue.ledger import DropReason, Ledger, LedgerSnapshot
+from otel_analytics.delivery.queue.ledger import DropReason, LedgerSnapshot
 from otel_analytics.delivery.settlement import Settlement
 from otel_analytics.delivery.spool.books import Books
 from otel_analytics.delivery.spool.journal import Journal
@@ -79,15 +79,14 @@ class Mark(NamedTuple):
 
 @dataclass
 class _Ticket:
-    """Events of one caller, waiting for the commit they share."""
+    """Events of one caller, waiting for the commit they share; then, whether it took them."""
 
     events: Sequence[EncodedEvent]
-    displaced: list[Entry] = field(default_factory=list)
-    done: bool = False
+    is_taken: bool | None = None
 
 
 class Spool:
-    """A queue whose events survive the process.
+    """Events that survive the process, one of the two queues of `Fallback`.
 
     Args:
         path: The file.
@@ -99,7 +98,8 @@ class Spool:
         log: Tells the operator.
         notices: Tells `on_drop`.
         life: In whose last chance the backlog is left for another day.
-        ledger: Counts what memory alone has.
+        numbers: Numbers the events in memory.
+        on_lost: Takes over what memory has of a file that is gone; called under the spool's lock.
     """
 
     def __init__(
@@ -114,7 +114,8 @@ class Spool:
         log: RateLimitedLog,
         notices: DropNotices,
         life: Life,
-        ledger: Ledger,
+        numbers: Iterator[int],
+        on_lost: Callable[[Lanes], None],
     ) -> None:
         self._limits = limits
         self._clock = clock
@@ -123,8 +124,11 @@ class Spool:
         self._notices = notices
         self._keep_free = max_queue_size // 2  # for new events, however large the backlog is
         self._chunk = max(1, min(_CHUNK, self._keep_free // 4))
-        self._lanes = Lanes(capacity=max_queue_size, linger=linger)
-        self._books = Books(ledger)
+        self._on_lost = on_lost
+        self._new_lanes = partial(Lanes, capacity=max_queue_size, linger=linger, numbers=numbers)
+        self._lanes = self._new_lanes()
+        self._rows_since = 0  # the sequence up to which rows were those of a file that is gone
+        self._books = Books()
         self._tickets: deque[_Ticket] = deque()
         self._backlog = set(Kind)  # kinds of which the file may have rows that are anybody's
         self._maintenance_due_at = -NEVER
@@ -147,14 +151,14 @@ class Spool:
         )
         self._lock = self._file.lock
 
-    def put(self, events: Sequence[EncodedEvent]) -> list[Entry]:
-        """Accept events in one commit; return those dropped from memory where the file has failed."""
+    def put(self, events: Sequence[EncodedEvent]) -> bool:
+        """Accept events in one commit; false where the file has failed, and nothing is accepted."""
         ticket = _Ticket(events)
         self._tickets.append(ticket)
         with self._lock:
-            if not ticket.done:  # else another thread's commit had room for these
+            if ticket.is_taken is None:  # else another thread's commit had room for these
                 self._commit([self._tickets.popleft() for _ in range(len(self._tickets))])
-        return ticket.displaced
+        return bool(ticket.is_taken)
 
     def refuse(self, reason: DropReason, count: int) -> None:
         """Count events that cannot be kept; the file hears of them when it is used for something else."""
@@ -173,7 +177,7 @@ class Spool:
         """Return when something of these kinds may be taken."""
         with self._lock:
             ready_at = self._lanes.ready_at(plan, kinds)
-            wants_file = self._books.has_changes or any(map(self._wanted, self._backlog & set(kinds)))
+            wants_file = bool(self._books.changes) or any(map(self._wanted, self._backlog & set(kinds)))
             if wants_file and not self._life.is_ending:
                 return min(ready_at, self._file.rests_until)
             return ready_at
@@ -183,10 +187,10 @@ class Spool:
         with self._lock:
             is_held = self._lanes.end_lease(batch, settlement.again)
             # Even of a revoked lease, rows go: they are anybody's by now, and need not be sent again.
-            for entry in settlement.delivered_of(batch):
-                self._books.deliver(entry, is_held=is_held)
+            changes = self._books.changes
+            changes.delivered += self._rows(settlement.delivered_of(batch))
             for entry, reason in settlement.dropped:
-                self._books.drop(entry, reason, is_held=is_held)
+                changes.drop(self._rows([entry]), reason)
             self._settle_rows()
         return is_held
 
@@ -196,16 +200,14 @@ class Spool:
             self._lanes.release_parked()
             self._maintenance_due_at = NEVER
 
-    def abandon(self, reason: DropReason) -> list[Entry]:
-        """Leave rows for others; what only memory has is lost."""
+    def abandon(self) -> None:
+        """Leave the rows for others, and whatever lease there is."""
         with self._lock:
-            entries = self._lanes.clear()
-            lost = self._books.free(entries, reason)
-            left = len(entries) - len(lost)
-            if left:
-                self._log.defer("spooled", left, _LEFT, logging.INFO)
+            rows = self._rows(self._lanes.clear())
+            self._books.changes.freed += rows
+            if rows:
+                self._log.defer("spooled", len(rows), _LEFT, logging.INFO)
             self._settle_rows()
-        return lost
 
     def maintenance_due_at(self) -> float:
         """Return when `maintain` is due, monotonic seconds."""
@@ -219,10 +221,6 @@ class Spool:
             self._file.use(lambda journal: journal.beat())
             self._file.use(self._expire)
             self._backlog = set(Kind)
-
-    def has_room(self, count: int) -> bool:  # noqa: ARG002 - the protocol's signature
-        """Return true: what memory cannot hold goes to the file."""
-        return True
 
     def holds(self, kinds: Collection[Kind], events: float, size: float) -> bool:
         """Whether a lane of these kinds has so many fresh events in memory, or so many bytes of them."""
@@ -244,7 +242,7 @@ class Spool:
         """Return whether nothing up to a mark waits or travels, but for what other processes hold."""
         with self._lock:
             self._settle_rows()
-            if self._books.has_freed or self._lanes.oldest() <= mark.sequence:
+            if self._books.changes.freed or self._lanes.oldest() <= mark.sequence:
                 return False
             has_unowned = self._file.read(lambda journal: journal.has_unowned(mark.row))
             if has_unowned is FAILED:
@@ -252,12 +250,14 @@ class Spool:
             return not has_unowned and self._books.oldest_claimed() > mark.row
 
     def snapshot(self) -> LedgerSnapshot:
-        """Return the file's ledger, of all processes that share it, with what only this one's memory has."""
+        """Return the file's ledger, of all its processes; where it cannot be read, what is known."""
         with self._lock:
             self._settle_rows()
             of_file = self._file.read(lambda journal: journal.snapshot())
-            known = None if of_file is FAILED else of_file
-            return self._books.snapshot(list(self._lanes.entries()), known)
+            if of_file is FAILED:
+                known = self._lanes.count() + len(list(self._books.changes.rows()))
+                of_file = LedgerSnapshot(known, pending=known)
+            return of_file + self._books.news()
 
     def close(self) -> None:
         """Close the file."""
@@ -269,13 +269,10 @@ class Spool:
         events = [event for ticket in tickets for event in ticket.events]
         held = self._fitting(events)
         written = self._file.use(lambda journal: journal.append(events, held))
-        if written is FAILED:
-            for ticket in tickets:
-                ticket.displaced = self._keep_in_memory(ticket.events)
-        else:
+        if written is not FAILED:
             self._hold(events, held, *written)
         for ticket in tickets:
-            ticket.done = True
+            ticket.is_taken = written is not FAILED
 
     def _fitting(self, events: Sequence[EncodedEvent]) -> set[int]:
         """Return the indices of events that memory has room for, too."""
@@ -305,16 +302,16 @@ class Spool:
                 self._backlog.add(event.kind)
         self._tell_lost(DropReason.SPOOL_FULL, lost)
 
-    def _keep_in_memory(self, events: Sequence[EncodedEvent]) -> list[Entry]:
-        """Accept events in memory alone; return which of them, or of older ones there, are lost by that."""
-        now = self._clock()
-        self._books.ledger.accept(len(events))
-        added = (self._lanes.append(event, now) for event in events)
-        displaced = [entry for entry in added if entry is not None]
-        return self._books.free(displaced, DropReason.QUEUE_FULL)
-
     def _lose_rows(self) -> None:
-        self._books.lose_rows(self._lanes.entries(), through=self._lanes.newest)
+        """Hand over what memory has of a file that is gone."""
+        self._books.forget_rows()
+        lost, self._lanes = self._lanes, self._new_lanes()
+        self._rows_since = max(lost.newest, self._rows_since)
+        self._on_lost(lost)
+
+    def _rows(self, entries: Iterable[Entry]) -> list[int]:
+        """Return the rows of entries, but for those of a file that is gone."""
+        return [e.row for e in entries if e.row is not None and e.sequence > self._rows_since]
 
     def _settle_rows(self) -> None:
         if self._books.tell(self._file):
@@ -332,17 +329,17 @@ class Spool:
             return
         for row in rows:
             self._lanes.append(row.event, -NEVER, row.id)  # it has lingered long enough
-            self._books.claim(row.id)
+        self._books.claim(row.id for row in rows)
         if len(rows) < wanted:
             self._backlog.discard(kind)
 
     def _expire(self, journal: Journal) -> None:
         before = self._wall_clock() - self._limits.max_age
         expired = [row.event for row in journal.expire(before)]
-        mine = {row for entry in self._lanes.entries() if (row := self._books.row(entry)) is not None}
-        for entry in self._lanes.discard(journal.aged(mine, before)):
-            self._books.drop(entry, DropReason.EXPIRED, is_held=True)
-            expired.append(entry.event)
+        aged = journal.aged(self._rows(self._lanes.entries()), before)
+        discarded = self._lanes.discard(aged)
+        self._books.changes.drop(self._rows(discarded), DropReason.EXPIRED)
+        expired += [entry.event for entry in discarded]
         self._settle_rows()
         self._tell_lost(DropReason.EXPIRED, expired)
 
