@@ -1,0 +1,220 @@
+"""What a peer or a proxy may do to one connection: whatever it sends, a request ends in time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+from driving import within
+
+from otel_analytics.delivery.http import transport
+from otel_analytics.delivery.http.transport import Transport
+from otel_analytics.delivery.http.wire import Answer, NoAnswer, Request
+from otel_analytics.testing import Behaviour, FaultyCollector, Hang, SlowDrip
+
+_SECONDS = 0.4
+_BUSY = 0.8  # this process also plays the peer, which at times sends as fast as it can
+_VIEW = "/analytics/track/view"
+_REQUEST = Request(_VIEW, {}, b"{}")
+_CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+_ENDLESS = {
+    "interim answers": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "early hints": (b"", b"HTTP/1.1 103 Early Hints\r\nLink: </style>\r\n\r\n"),
+    "tiny chunks": (_CHUNKED, b"1\r\n \r\n"),
+    "chunk extensions": (_CHUNKED, b"1" + b";x" * 5_000 + b"\r\n \r\n"),
+    "chunks of blank lines": (_CHUNKED, b"2\r\n\n\n\r\n"),
+}
+
+Talk = Callable[[socket.socket], None]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize(("begin", "forever"), _ENDLESS.values(), ids=_ENDLESS)
+def test_a_fast_answer_without_end_is_given_up_in_time(
+    server_context: ssl.SSLContext, scheme: str, begin: bytes, forever: bytes
+) -> None:
+    def talk(sock: socket.socket) -> None:
+        _head_of(sock)
+        sock.sendall(begin)
+        while True:
+            sock.sendall(forever * 500)
+
+    with _peer(talk, server_context if scheme == "https" else None) as port:
+        result = _sent_in_time(f"{scheme}://127.0.0.1:{port}")
+    assert result == NoAnswer("no answer in time", reached=True)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_peer_that_reads_slowly_is_given_up_in_time(server_context: ssl.SSLContext, scheme: str) -> None:
+    def talk(sock: socket.socket) -> None:
+        while sock.recv(16_384):
+            time.sleep(0.02)
+
+    request = Request(_VIEW, {}, os.urandom(16_000_000))
+    with _peer(talk, server_context if scheme == "https" else None) as port:
+        result = _sent_in_time(f"{scheme}://127.0.0.1:{port}", request)
+    assert result == NoAnswer("no answer in time", reached=True)
+
+
+def test_a_dead_address_of_a_host_leaves_time_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a name has an IPv6 address that nothing answers at."""
+    real = socket.getaddrinfo
+
+    def two(host: str, port: int, *args: int, **options: int) -> list[object]:
+        hosts = ["127.0.0.2", "127.0.0.1"] if host == "two-faced.test" else [host]
+        return [info for each in hosts for info in real(each, port, *args, **options)]
+
+    with FaultyCollector() as collector:
+        port = int(collector.url.rpartition(":")[2])
+        with socket.create_server(("127.0.0.2", port), backlog=0) as dead, contextlib.ExitStack() as stack:
+            for _ in range(3):  # its queue is full: a further connection is not even refused
+                sock = stack.enter_context(socket.socket())
+                sock.settimeout(0)
+                sock.connect_ex(dead.getsockname())
+            monkeypatch.setattr(socket, "getaddrinfo", two)
+            monkeypatch.setenv("NO_PROXY", "*")
+            result = _sent_in_time(f"http://two-faced.test:{port}")
+    assert isinstance(result, Answer)
+    assert len(collector.requests) == 1
+
+
+def test_requests_through_a_tunnel_share_a_connection(
+    tunnel: list[bytes], server_context: ssl.SSLContext
+) -> None:
+    with FaultyCollector(ssl_context=server_context) as collector:
+        sending = Transport(collector.url, "s3cret")
+        results = [sending.send(_REQUEST, 5) for _ in range(3)]
+        sending.close()
+        assert [result.status for result in results if isinstance(result, Answer)] == [200] * 3
+        assert collector.connections == 1
+        address = collector.url.removeprefix("https://")
+        assert {request.headers["host"] for request in collector.requests} == {address}
+    (head,) = tunnel
+    assert head.startswith(f"CONNECT {address} ".encode())
+    assert b"Proxy-Authorization: Basic dXNlcjpwYXNz" in head  # user:pass
+    assert b"s3cret" not in head
+
+
+@pytest.mark.usefixtures("tunnel")
+@pytest.mark.parametrize("breakage", [Hang(), SlowDrip("head"), SlowDrip("body")], ids=str)
+def test_an_answer_that_drips_through_a_tunnel_is_given_up_in_time(
+    server_context: ssl.SSLContext, breakage: Behaviour
+) -> None:
+    with FaultyCollector(then=breakage, ssl_context=server_context) as collector:
+        assert _sent_in_time(collector.url) == NoAnswer("no answer in time", reached=True)
+        assert len(collector.requests) == 1
+
+
+@pytest.mark.usefixtures("tunnel")
+def test_a_handshake_that_drips_through_a_tunnel_is_given_up_in_time() -> None:
+    with _peer(_drip_handshake) as port:
+        result = _sent_in_time(f"https://127.0.0.1:{port}")
+    assert result == NoAnswer("no connection in time", reached=False)
+
+
+def _drip_handshake(sock: socket.socket) -> None:
+    for byte in b"\x16\x03\x03\x40\x00" + b"\x02\x00\x3f\xfc" + b"\x00" * 1_000:  # a long ServerHello
+        sock.sendall(bytes((byte,)))
+        time.sleep(0.02)
+
+
+def _sent_in_time(url: str, request: Request = _REQUEST) -> Answer | NoAnswer:
+    sending = Transport(url, None)
+    try:
+        return within(_SECONDS + _BUSY, lambda: sending.send(request, _SECONDS))
+    finally:
+        sending.close()
+
+
+def _head_of(sock: socket.socket) -> bytes:
+    head = b""
+    while b"\r\n\r\n" not in head:
+        received = sock.recv(65_536)
+        if not received:
+            raise ConnectionError("gone")
+        head += received
+    return head
+
+
+@contextlib.contextmanager
+def _peer(talk: Talk, context: ssl.SSLContext | None = None) -> Iterator[int]:
+    """Serve each connection with ``talk``; gives the port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as stack:
+
+        def serve(sock: socket.socket) -> None:
+            with contextlib.suppress(OSError), sock:
+                if context is None:
+                    talk(sock)
+                else:
+                    with context.wrap_socket(sock, server_side=True) as secured:
+                        talk(secured)
+
+        def listen() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    sock, _ = listener.accept()
+                    threading.Thread(target=serve, args=(sock,), daemon=True).start()
+
+        thread = threading.Thread(target=listen, daemon=True)
+        thread.start()
+        stack.callback(thread.join, 5)
+        stack.callback(listener.shutdown, socket.SHUT_RDWR)
+        yield listener.getsockname()[1]
+
+
+@pytest.fixture(params=["http", "https"])
+def tunnel(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, server_context: ssl.SSLContext
+) -> Iterator[list[bytes]]:
+    """Reach collectors through a proxy; gives the heads of the requests the proxy gets."""
+    heads: list[bytes] = []
+
+    def talk(client: socket.socket) -> None:
+        heads.append(_head_of(client))
+        host, _, port = heads[-1].split()[1].decode().rpartition(":")
+        with socket.create_connection((host, int(port))) as collector:
+            client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            _pass_on(client, collector)
+
+    with _peer(talk, server_context if request.param == "https" else None) as port:
+        monkeypatch.setenv("HTTPS_PROXY", f"{request.param}://user:pass@127.0.0.1:{port}")
+        monkeypatch.setenv("NO_PROXY", "")
+        yield heads
+
+
+def _pass_on(client: socket.socket, collector: socket.socket) -> None:
+    others = {client: collector, collector: client}
+    while True:
+        decrypted = isinstance(client, ssl.SSLSocket) and client.pending()
+        for sock in [client] if decrypted else select.select([client, collector], [], [])[0]:
+            received = sock.recv(65_536)
+            if not received:
+                return
+            others[sock].sendall(received)
+
+
+@pytest.fixture
+def server_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ssl.SSLContext]:
+    """Return a context for servers on 127.0.0.1, whose certificate is trusted."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    _forget_certificates()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    yield context
+    _forget_certificates()
+
+
+def _forget_certificates() -> None:
+    transport._tls_context.cache_clear()
+    transport._proxy_tls_context.cache_clear()
