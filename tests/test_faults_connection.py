@@ -1,9 +1,10 @@
-"""What a peer or a proxy may do to one connection: whatever it sends, a request ends in time."""
+"""What a peer or a proxy may do to a connection: a request ends in time, and only its own answer counts."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import socket
 import ssl
@@ -14,7 +15,8 @@ from pathlib import Path
 
 import pytest
 import trustme
-from driving import within
+from conftest import QuickClient
+from driving import track, within
 
 from otel_analytics.delivery.http import transport
 from otel_analytics.delivery.http.transport import Transport
@@ -34,6 +36,26 @@ _ENDLESS = {
     "chunks of blank lines": (_CHUNKED, b"2\r\n\n\n\r\n"),
 }
 
+_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+_ANSWERS = {
+    "body": _ANSWER,
+    "no body": b"HTTP/1.1 204 No Content\r\n\r\n",
+    "empty body": b"HTTP/1.1 200 OK\nContent-Length: 0\n\n",
+    "blank lines": b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n\n\r\n\n{}\n",
+    "after interim answers": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nA: b\r\n\r\n"
+    + _ANSWER,
+    "chunks": _CHUNKED + b"2;x=y\r\nok\r\n0\r\n\r\n",
+    "chunks of blank lines": _CHUNKED + b"4\r\n\n\r\n\n\r\n3\r\n{}\n\r\n0\r\n\r\n",
+    "chunks and trailers": _CHUNKED + b"2\r\nok\r\n0\r\nA: b\r\nC: d\r\n\r\n",
+}
+_EXTRAS = {
+    "answer": _ANSWER,
+    "part of an answer": _ANSWER[:20],
+    "interim answer": b"HTTP/1.1 100 Continue\r\n\r\n",
+    "blank line": b"\r\n",
+    "byte": b"x",
+}
+
 Talk = Callable[[socket.socket], None]
 
 
@@ -43,7 +65,7 @@ def test_a_fast_answer_without_end_is_given_up_in_time(
     server_context: ssl.SSLContext, scheme: str, begin: bytes, forever: bytes
 ) -> None:
     def talk(sock: socket.socket) -> None:
-        _head_of(sock)
+        _request_of(sock)
         sock.sendall(begin)
         while True:
             sock.sendall(forever * 500)
@@ -121,6 +143,75 @@ def test_a_handshake_that_drips_through_a_tunnel_is_given_up_in_time() -> None:
     assert result == NoAnswer("no connection in time", reached=False)
 
 
+@pytest.mark.parametrize("drips", [False, True], ids=["at once", "byte by byte"])
+@pytest.mark.parametrize("extra", _EXTRAS.values(), ids=_EXTRAS)
+@pytest.mark.parametrize("answer", _ANSWERS.values(), ids=_ANSWERS)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_what_comes_after_an_answer_answers_no_other_request(
+    server_context: ssl.SSLContext, scheme: str, answer: bytes, extra: bytes, *, drips: bool
+) -> None:
+    sent = threading.Semaphore(0)
+
+    def talk(sock: socket.socket) -> None:
+        _request_of(sock)
+        try:
+            _send(sock, answer + extra, drips=drips)
+        finally:
+            sent.release()
+        assert not sock.recv(1), "the connection was used again"
+
+    with _peer(talk, server_context if scheme == "https" else None) as port:
+        sending = Transport(f"{scheme}://127.0.0.1:{port}", None)
+        for _ in range(3):
+            result = sending.send(_REQUEST, 5)
+            assert isinstance(result, Answer)
+            assert result.status in {200, 204}
+            assert sent.acquire(timeout=5)
+        sending.close()
+
+
+@pytest.mark.parametrize("drips", [False, True], ids=["at once", "byte by byte"])
+@pytest.mark.parametrize("answer", _ANSWERS.values(), ids=_ANSWERS)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_connection_whose_answers_are_whole_is_kept(
+    server_context: ssl.SSLContext, scheme: str, answer: bytes, *, drips: bool
+) -> None:
+    connections = []
+
+    def talk(sock: socket.socket) -> None:
+        connections.append(sock)
+        while True:
+            _request_of(sock)
+            _send(sock, answer, drips=drips)
+
+    with _peer(talk, server_context if scheme == "https" else None) as port:
+        sending = Transport(f"{scheme}://127.0.0.1:{port}", None)
+        bodies = {result.body for _ in range(5) if isinstance(result := sending.send(_REQUEST, 5), Answer)}
+        sending.close()
+    assert bodies <= {b"", b"ok", b"\n\r\n\n{}\n"}
+    assert len(bodies) == len(connections) == 1
+
+
+def test_an_answer_too_many_delivers_nothing(quick_client: QuickClient) -> None:
+    """The second request is refused; an answer left over from the first would have had it delivered."""
+    statuses = iter([b"200 OK", b"503 Busy", b"200 OK"])
+    answer = b"HTTP/1.1 %b\r\nContent-Length: 0\r\n\r\n"
+    requests = []
+
+    def talk(sock: socket.socket) -> None:
+        while True:
+            requests.append(_request_of(sock))
+            sock.sendall(answer % next(statuses) + answer % b"200 OK")
+
+    with _peer(talk) as port:
+        client = quick_client(f"http://127.0.0.1:{port}", max_connections=1)
+        for count in (1, 2):
+            track(client, 1)
+            assert client.flush(3_000)
+            assert client.stats().delivered == count
+    assert len(requests) == 3
+
+
 def _drip_handshake(sock: socket.socket) -> None:
     for byte in b"\x16\x03\x03\x40\x00" + b"\x02\x00\x3f\xfc" + b"\x00" * 1_000:  # a long ServerHello
         sock.sendall(bytes((byte,)))
@@ -135,14 +226,27 @@ def _sent_in_time(url: str, request: Request = _REQUEST) -> Answer | NoAnswer:
         sending.close()
 
 
-def _head_of(sock: socket.socket) -> bytes:
-    head = b""
-    while b"\r\n\r\n" not in head:
-        received = sock.recv(65_536)
-        if not received:
-            raise ConnectionError("gone")
-        head += received
+def _send(sock: socket.socket, data: bytes, *, drips: bool) -> None:
+    step = 1 if drips else len(data)
+    for start in range(0, len(data), step):
+        sock.sendall(data[start : start + step])
+
+
+def _request_of(sock: socket.socket) -> bytes:
+    """Read a request and return its head."""
+    head, received = _until(sock, lambda data: b"\r\n\r\n" in data).split(b"\r\n\r\n")
+    length = int((re.findall(rb"Content-Length: (\d+)", head) or [b"0"])[0])
+    _until(sock, lambda data: len(data) >= length, received)
     return head
+
+
+def _until(sock: socket.socket, done: Callable[[bytes], bool], received: bytes = b"") -> bytes:
+    while not done(received):
+        more = sock.recv(65_536)
+        if not more:
+            raise ConnectionError("the client is gone")
+        received += more
+    return received
 
 
 @contextlib.contextmanager
@@ -179,7 +283,7 @@ def tunnel(
     heads: list[bytes] = []
 
     def talk(client: socket.socket) -> None:
-        heads.append(_head_of(client))
+        heads.append(_request_of(client))
         host, _, port = heads[-1].split()[1].decode().rpartition(":")
         with socket.create_connection((host, int(port))) as collector:
             client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")

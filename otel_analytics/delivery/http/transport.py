@@ -12,6 +12,7 @@ included, which in a proxy's tunnel it would otherwise put on top of them.
 from __future__ import annotations
 
 import os
+import re
 import socket
 import ssl
 import time
@@ -31,6 +32,7 @@ T = TypeVar("T")
 _MAX_ANSWER_BYTES = 1_000_000  # an acknowledgement that lists every event of a batch is far below that
 _KEEP_ALIVE_SECONDS = 30.0
 _CHUNK = 262_144
+_BLANK_LINE = re.compile(rb"\A\r?\n|\n\r?\n")
 _RECORD = 16_384  # the most that TLS encrypts at once
 _UNREACHED = (
     httpcore.ConnectError,
@@ -95,7 +97,7 @@ class Transport:
         try:
             response = self._pool.handle_request(self._outgoing(request))
             try:
-                return Answer(response.status, dict(httpx.Headers(response.headers)), self._read(response))
+                return self._answer(response)
             finally:
                 response.close()
         except (httpcore.TimeoutException, TimeoutError) as error:
@@ -115,9 +117,23 @@ class Transport:
             "POST",
             self._urls[request.path],
             headers=[(name.encode("ascii"), value.encode("ascii")) for name, value in headers.items()],
-            content=_chunks(request.body),
+            content=self._chunks(request.body),
             extensions={"timeout": {"pool": self._network.time_left()}},  # all else asks for itself
         )
+
+    def _chunks(self, body: bytes) -> Iterator[bytes]:
+        self._network.stream.expect_answer()  # the request's head is sent: what a proxy had to say was read
+        for start in range(0, len(body), _CHUNK):
+            yield body[start : start + _CHUNK]
+
+    def _answer(self, response: httpcore.Response) -> Answer:
+        stream = self._network.stream
+        before = stream.handed_out
+        headers = dict(httpx.Headers(response.headers))
+        body = self._read(response)
+        if "transfer-encoding" not in headers:
+            stream.is_spoilt = stream.handed_out - before != len(body)
+        return Answer(response.status, headers, body)
 
     def _read(self, response: httpcore.Response) -> bytes:
         """Read the body as far as it can matter; the rest stays unread and the connection is closed."""
@@ -142,6 +158,7 @@ class _Network(httpcore.NetworkBackend):
         self._deadline = 0.0
         self._is_fresh = self._is_forgotten = False
         self._socket: socket.socket | None = None
+        self.stream: _Stream  # the newest
 
     def begin(self, seconds: float) -> None:
         """Begin a request that may take so long."""
@@ -189,7 +206,12 @@ class _Network(httpcore.NetworkBackend):
             self._socket = self._connected(host, port)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._is_fresh = True
-        return _Stream(_Plain(self._socket, self.time_left))
+        return self.stream_over(_Plain(self._socket, self.time_left))
+
+    def stream_over(self, link: _Link) -> _Stream:
+        """Return, and note, the newest stream."""
+        self.stream = _Stream(link, self)
+        return self.stream
 
     def _connected(self, host: str, port: int) -> socket.socket:
         """Try a host's addresses, each for its share of the time: a dead one must not use up the others'."""
@@ -285,14 +307,34 @@ class _Encrypted:
 
 
 class _Stream(httpcore.NetworkStream):
-    """A link as httpcore wants it; the timeouts it is given are not needed."""
+    """A link as httpcore wants it; the timeouts it is given are not needed.
 
-    def __init__(self, link: _Link) -> None:
+    An answer is handed out in pieces that end wherever it may end, but for a body whose length is known. So
+    what comes after an answer is still here, or was counted: in httpcore it would wait unseen for the next
+    request, and answer it.
+    """
+
+    def __init__(self, link: _Link, network: _Network) -> None:
         self._link = link
+        self._network = network
+        self._ahead = b""
+        self._expects_answer = False
+        self.handed_out = 0
+        self.is_spoilt = False
+
+    def expect_answer(self) -> None:
+        """Hand out pieces from now on: what a SOCKS proxy says must stay whole."""
+        self._expects_answer = True
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002
         with _raising(httpcore.ReadTimeout, httpcore.ReadError):
-            return self._link.receive(max_bytes)
+            self._network.time_left()
+            self._ahead = self._ahead or self._link.receive(max_bytes)
+        blank_line = _BLANK_LINE.search(self._ahead) if self._expects_answer else None
+        end = blank_line.end() if blank_line else len(self._ahead)
+        piece, self._ahead = self._ahead[:end], self._ahead[end:]
+        self.handed_out += len(piece)
+        return piece
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
         with _raising(httpcore.WriteTimeout, httpcore.WriteError):
@@ -309,7 +351,7 @@ class _Stream(httpcore.NetworkStream):
     ) -> httpcore.NetworkStream:
         try:
             with _raising(httpcore.ConnectTimeout, httpcore.ConnectError):
-                return _Stream(_Encrypted(self._link, ssl_context, server_hostname))
+                return self._network.stream_over(_Encrypted(self._link, ssl_context, server_hostname))
         except BaseException:
             self.close()  # nobody else would
             raise
@@ -321,7 +363,12 @@ class _Stream(httpcore.NetworkStream):
         return self._is_readable() if info == "is_readable" else None
 
     def _is_readable(self) -> bool:
-        """Return whether an idle connection has ended, or has bytes nobody asked for; takes one of them."""
+        """Return whether an idle connection has ended, or has bytes nobody asked for; may take one of them.
+
+        httpcore asks before it keeps a connection and before it uses it again, and closes it if so.
+        """
+        if self.is_spoilt or self._ahead:
+            return True
         try:
             self._link.receive(1, wait=False)
         except BlockingIOError:
@@ -348,11 +395,6 @@ def _import_everything() -> None:
     That would be on a sending thread, and a fork while a thread imports leaves the child a half-made module.
     """
     "localhost".encode("idna")
-
-
-def _chunks(body: bytes) -> Iterator[bytes]:
-    for start in range(0, len(body), _CHUNK):
-        yield body[start : start + _CHUNK]
 
 
 def _describe(error: Exception) -> str:
