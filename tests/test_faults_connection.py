@@ -11,6 +11,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -210,6 +211,44 @@ def test_an_answer_too_many_delivers_nothing(quick_client: QuickClient) -> None:
             assert client.flush(3_000)
             assert client.stats().delivered == count
     assert len(requests) == 3
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize(
+    ("proxy", "reason"),
+    [
+        pytest.param(
+            "socks5://127.0.0.1:9",
+            "ProxyError: a SOCKS proxy takes a package: pip install 'httpx[socks]'",
+            marks=pytest.mark.skipif(find_spec("socksio") is not None, reason="that package is installed"),
+        ),
+        ("ftp://127.0.0.1:9", "ValueError: Unknown scheme for proxy URL"),
+        ("http://127.0.0.1:none", "InvalidURL: Invalid port"),
+        ("http://user:s3cret@127.0.0.1:9", "ConnectError: "),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_keeps_the_events(
+    quick_client: QuickClient,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    scheme: str,
+    proxy: str,
+    reason: str,
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    monkeypatch.setenv("NO_PROXY", "")
+    result = Transport(f"{scheme}://127.0.0.1:9", None).send(_REQUEST, 1)
+    assert isinstance(result, NoAnswer)
+    assert not result.reached
+    assert result.reason.startswith(reason)
+    client = quick_client(f"{scheme}://127.0.0.1:9")
+    track(client, 3)
+    assert not client.flush(100)
+    assert client.stats().pending == 3
+    (line,) = caplog.messages
+    assert reason in line
+    assert "s3cret" not in line
+    assert not any(record.exc_info for record in caplog.records)
 
 
 def _drip_handshake(sock: socket.socket) -> None:

@@ -429,10 +429,17 @@ def _pool_for(endpoint: httpx.URL, network: _Network) -> httpcore.ConnectionPool
         return httpcore.ConnectionPool(**options)
     options.update(proxy_url=_httpcore_url(proxy.url), proxy_auth=proxy.raw_auth)
     if proxy.url.scheme.startswith("socks"):
-        return httpcore.SOCKSProxy(**options)
+        return _through_socks(options)
     if proxy.url.scheme == "https":
         options["proxy_ssl_context"] = _proxy_tls_context()
     return httpcore.HTTPProxy(**options)
+
+
+def _through_socks(options: dict[str, Any]) -> httpcore.ConnectionPool:
+    try:
+        return httpcore.SOCKSProxy(**options)
+    except RuntimeError as error:
+        raise httpcore.ProxyError("a SOCKS proxy takes a package: pip install 'httpx[socks]'") from error
 
 
 @lru_cache(maxsize=1)
