@@ -251,6 +251,33 @@ def test_a_proxy_that_cannot_be_used_keeps_the_events(
     assert not any(record.exc_info for record in caplog.records)
 
 
+@pytest.mark.skipif(find_spec("socksio") is None, reason="needs httpx[socks]")
+@pytest.mark.parametrize("speaks_socks", [True, False])
+def test_a_socks_proxy_is_used_and_its_nonsense_kept_from_the_log(
+    monkeypatch: pytest.MonkeyPatch, *, speaks_socks: bool
+) -> None:
+    def talk(client: socket.socket) -> None:
+        client.recv(100)
+        client.sendall(b"\x05\x00" if speaks_socks else b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        address = client.recv(100)[4:]
+        where = socket.inet_ntoa(address[:4]), int.from_bytes(address[4:], "big")
+        with socket.create_connection(where) as collector:
+            client.sendall(b"\x05\x00\x00\x01" + b"\n" * 6)  # its own address: 10.10.10.10:2570
+            _pass_on(client, collector)
+
+    with _peer(talk) as port, FaultyCollector() as collector:
+        monkeypatch.setenv("ALL_PROXY", f"socks5://127.0.0.1:{port}")
+        monkeypatch.setenv("NO_PROXY", "")
+        sending = Transport(collector.url, None)
+        for _ in range(2):
+            result = sending.send(_REQUEST, 2)
+            assert isinstance(result, Answer if speaks_socks else NoAnswer)
+            if isinstance(result, NoAnswer):
+                assert (result.reason[:11], result.reached) == ("SOCKS proxy", False)
+        sending.close()
+        assert collector.connections == speaks_socks
+
+
 def _drip_handshake(sock: socket.socket) -> None:
     for byte in b"\x16\x03\x03\x40\x00" + b"\x02\x00\x3f\xfc" + b"\x00" * 1_000:  # a long ServerHello
         sock.sendall(bytes((byte,)))

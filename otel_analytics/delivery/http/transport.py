@@ -105,6 +105,11 @@ class Transport:
             return NoAnswer("no answer in time" if reached else "no connection in time", reached=reached)
         except _FAILURES as error:
             return NoAnswer(_describe(error), reached=not isinstance(error, _UNREACHED))
+        except Exception as error:
+            if not isinstance(self._pool, httpcore.SOCKSProxy):
+                raise
+            # The package for SOCKS has errors of its own.
+            return NoAnswer(f"SOCKS proxy: {_describe(error)}", reached=False)
 
     def _outgoing(self, request: Request) -> httpcore.Request:
         headers = {
