@@ -20,6 +20,7 @@ import trustme
 from conftest import QuickClient
 from driving import track, within
 
+from otel_analytics import AnalyticsClient
 from otel_analytics.delivery.http import transport
 from otel_analytics.delivery.http.transport import Transport
 from otel_analytics.delivery.http.wire import Answer, NoAnswer, Request
@@ -212,6 +213,17 @@ def test_an_answer_too_many_delivers_nothing(quick_client: QuickClient) -> None:
             assert client.flush(3_000)
             assert client.stats().delivered == count
     assert len(requests) == 3
+
+
+@pytest.mark.usefixtures("server_context")
+def test_the_certificates_for_a_proxy_are_loaded_where_the_client_is_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a sending thread a fork could meet it, as with the collector's."""
+    monkeypatch.setenv("ALL_PROXY", "https://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "")
+    AnalyticsClient("http://127.0.0.1:9").shutdown()
+    assert transport._proxy_tls_context.cache_info().currsize == 1
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
