@@ -32,6 +32,7 @@ T = TypeVar("T")
 _MAX_ANSWER_BYTES = 1_000_000  # an acknowledgement that lists every event of a batch is far below that
 _KEEP_ALIVE_SECONDS = 30.0
 _CHUNK = 262_144
+# What ends a head, and a body in chunks; at the very start, after a line that was handed out before.
 _BLANK_LINE = re.compile(rb"\A\r?\n|\n\r?\n")
 _RECORD = 16_384  # the most that TLS encrypts at once
 _UNREACHED = (
