@@ -68,6 +68,18 @@ def test_retry_after_comes_along() -> None:
     assert _outcome(Answer(503, {"retry-after": "7"}), 1).retry_after == 7.0
 
 
+@pytest.mark.parametrize(
+    ("failed", "verdict"), [([1], Verdict.ACCEPTED), ([0, 1], Verdict.UNAVAILABLE)], ids=["some", "all"]
+)
+def test_retry_after_beside_an_acknowledgement_is_for_what_it_wants_again(
+    failed: list[int], verdict: Verdict
+) -> None:
+    failures = [{"index": index, "status": "retry"} for index in failed]
+    body = json.dumps({"received": 2, "failures": failures}).encode()
+    outcome = _outcome(Answer(202, {"retry-after": "7"}, body), 2)
+    assert (outcome.verdict, outcome.retry_after) == (verdict, 7.0)
+
+
 @given(st.lists(st.sampled_from(["accepted", "rejected", "retry"]), min_size=2, max_size=20))
 def test_an_acknowledgement_says_what_became_of_each(changes: list[str]) -> None:
     listed = [{"index": i, "status": fate} for i, fate in enumerate(changes) if fate != "accepted"]

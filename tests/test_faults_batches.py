@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -48,6 +49,21 @@ def test_a_batch_wanted_again_whole_is_waited_for(quick_client: QuickClient) -> 
         one_each(collector, ids)
         assert _sizes(collector) == [5, 5, 5, 5]
         assert len({request.headers["idempotency-key"] for request in collector.requests}) == 1
+
+
+@pytest.mark.parametrize("wanted", [[2], range(5)], ids=["one", "all"])
+def test_retry_after_beside_an_acknowledgement_is_waited_for(
+    quick_client: QuickClient, wanted: Collection[int]
+) -> None:
+    failures = [{"index": index, "status": "retry"} for index in wanted]
+    busy = Answer(202, _acknowledgement(5, failures), {"Retry-After": "0.2"})
+    with FaultyCollector(busy) as collector:
+        client = quick_client(collector.url, batching="on")
+        track(client, 5)
+        assert client.flush(3_000)
+        assert _sizes(collector) == [5, len(wanted)]
+        first, second = (request.received_at for request in collector.requests)
+        assert 0.2 <= second - first < 0.2 + 0.3
 
 
 def test_a_batch_rejected_whole_is_dropped(quick_client: QuickClient) -> None:

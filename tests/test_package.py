@@ -28,7 +28,7 @@ PURE = [
     "delivery/backoff.py",
     "delivery/settlement.py",
 ]
-IMPURE_MODULES = {"time", "random", "threading", "os", "socket", "httpx", "asyncio"}
+IMPURE_MODULES = {"time", "random", "threading", "os", "socket", "httpx", "httpcore", "asyncio"}
 
 
 def imports_of(path: Path) -> set[str]:
@@ -85,11 +85,12 @@ def test_pure_modules_have_no_clock_no_thread_no_io() -> None:
             assert not roots & (IMPURE_MODULES | {"opentelemetry"}), path
 
 
-def test_only_the_transport_imports_httpx() -> None:
+def test_only_the_transport_imports_httpx_and_what_comes_with_it() -> None:
     users = [
         path.relative_to(PACKAGE).as_posix()
         for path in files_of(".")
-        if "demo" not in path.parts and any(name.split(".")[0] == "httpx" for name in imports_of(path))
+        if "demo" not in path.parts
+        and {name.split(".")[0] for name in imports_of(path)} & {"httpx", "httpcore", "h11"}
     ]
     assert users == ["delivery/http/transport.py"]
 
@@ -106,7 +107,8 @@ def test_the_core_needs_three_packages() -> None:
         if not {"collector", "demo", "cli.py", "celery.py"} & {*path.relative_to(PACKAGE).parts}
         for name in imports_of(path)
     } - sys.stdlib_module_names
-    assert third_party == {"httpx", "opentelemetry", "otel_analytics"}
+    assert third_party == {"httpx", "httpcore", "opentelemetry", "otel_analytics"}
+    assert any(line.startswith("httpcore") for line in requires("httpx") or ())
 
 
 def test_the_entry_point_is_an_exporter() -> None:

@@ -81,7 +81,7 @@ class Outcome:
     Args:
         verdict: What it means.
         reason: Why, for the log; without payload or key.
-        retry_after: Seconds the collector asked to wait.
+        retry_after: Seconds the collector asked to wait; beside an acknowledgement, with those in ``again``.
         rejected: Of an accepted batch: the events it rejected, index to its reason.
         again: Of an accepted batch: the indices of those it wants again.
     """
@@ -159,11 +159,11 @@ def interpret(result: Answer | NoAnswer, request: Request, count: int, *, unix_n
     """Say what the result of a request with ``count`` events means."""
     if isinstance(result, NoAnswer):
         return Outcome(Verdict.FAILED if result.reached else Verdict.UNAVAILABLE, result.reason)
-    reason = f"HTTP {result.status}"
     verdict = _verdict(result.status, compressed="Content-Encoding" in request.headers, batch=count > 1)
+    retry_after = parse_retry_after(result.headers.get("retry-after"), unix_now)
     if verdict is Verdict.ACCEPTED and count > 1:
-        return _acknowledged(result.body, count)
-    return Outcome(verdict, reason, parse_retry_after(result.headers.get("retry-after"), unix_now))
+        return _acknowledged(result.body, count, retry_after)
+    return Outcome(verdict, f"HTTP {result.status}", retry_after)
 
 
 def _verdict(status: int, *, compressed: bool, batch: bool) -> Verdict:
@@ -174,7 +174,7 @@ def _verdict(status: int, *, compressed: bool, batch: bool) -> Verdict:
     return _BY_STATUS.get(status) or _BY_CLASS.get(status // 100, Verdict.FAILED)
 
 
-def _acknowledged(body: bytes, count: int) -> Outcome:
+def _acknowledged(body: bytes, count: int, retry_after: float | None) -> Outcome:
     try:
         failures = read_acknowledgement(body, count)
     except ValueError as error:
@@ -182,5 +182,5 @@ def _acknowledged(body: bytes, count: int) -> Outcome:
     rejected = {failure.index: failure.reason for failure in failures if failure.status == REJECTED}
     again = frozenset(failure.index for failure in failures if failure.status == RETRY)
     if len(again) == count:
-        return Outcome(Verdict.UNAVAILABLE, "every event of a batch is wanted again")
-    return Outcome(Verdict.ACCEPTED, "that it rejects it", rejected=rejected, again=again)
+        return Outcome(Verdict.UNAVAILABLE, "every event of a batch is wanted again", retry_after)
+    return Outcome(Verdict.ACCEPTED, "that it rejects it", retry_after, rejected, again)
