@@ -101,7 +101,7 @@ def test_a_flush_does_not_wait_out_a_drawn_delay(quick_client: QuickClient) -> N
         client = quick_client(collector.url, policy=policy, dice=lambda: 0.99)
         track(client, 1)
         while not client.flush(20):
-            assert len(collector.requests) <= 12
+            assert len(collector.requests) <= 13  # the one that gets through may be on its way
         assert client.stats().delivered == 1
 
 
