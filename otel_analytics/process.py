@@ -58,8 +58,12 @@ def residents(kind: type[Any]) -> list[Any]:
 
 
 def is_exiting() -> bool:
-    """Whether the main thread has ended, as it has when ``atexit`` functions run (CPython 3.10 to 3.13)."""
-    return not threading.main_thread().is_alive()
+    """Whether the main thread has done its work, so that threads are joined and ``atexit`` functions run.
+
+    Not asked of the main thread itself: `Thread.is_alive` marks it as ended for good where an exception from
+    a signal handler meets it (CPython up to 3.12).
+    """
+    return _exiting.is_set()
 
 
 def is_child_of_multiprocessing() -> bool:
@@ -67,6 +71,17 @@ def is_child_of_multiprocessing() -> bool:
     # Another thread may be importing it just now: then this is no child of it.
     parent_process = getattr(sys.modules.get("multiprocessing.process"), "parent_process", None)
     return parent_process is not None and parent_process() is not None
+
+
+_exiting = threading.Event()
+
+
+def _notice_exit() -> None:
+    """Have it noticed as `concurrent.futures` does, before ``atexit``: there, others may come before us."""
+    try:
+        getattr(threading, "_register_atexit", atexit.register)(_exiting.set)
+    except RuntimeError:  # imported by something that runs at the exit
+        _exiting.set()
 
 
 def _living() -> list[Any]:
@@ -104,6 +119,7 @@ def _after_fork_in_child() -> None:
     inherited = _forking.pop(threading.get_ident(), ())
     _forking.clear()
     _residents.clear()
+    _exiting.clear()
     for resident in inherited:
         resident.after_fork_in_child()
 
@@ -118,4 +134,5 @@ def _register_hooks(at_fork: Callable[..., None] | None) -> None:
         )
 
 
+_notice_exit()
 _register_hooks(getattr(os, "register_at_fork", None))

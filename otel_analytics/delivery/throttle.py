@@ -18,7 +18,7 @@ from otel_analytics.delivery.life import Life
 from otel_analytics.delivery.settlement import Circumstances
 
 _BATCHES_IN_FLIGHT = 2
-_PROGRESS_SECONDS = 1.0  # without an answer for longer, the collector is not taking events
+_PROGRESS_SECONDS = 2.0  # without an answer for longer, the collector is not taking events
 _LAST_FAILURES = 3  # in a row, after which the exit stops waiting for the collector
 _UNWELL = frozenset({Verdict.UNAVAILABLE, Verdict.FAILED, Verdict.REFUSED})
 
