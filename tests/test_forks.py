@@ -66,6 +66,7 @@ wait(pid)
     "while another thread holds the lock": """
 track("parent")
 queue = client._delivery()._queue
+queue = getattr(queue, "_spool", queue)
 held, go_on = threading.Event(), threading.Event()
 def hold():
     with queue._lock:

@@ -21,7 +21,8 @@ from opentelemetry import trace
 attributes = {"http.method": "GET", "http.route": "/a"}
 trace.get_tracer("program").start_span("GET", kind=trace.SpanKind.SERVER, attributes=attributes).end()
 """
-WAIT = "print('ready', flush=True)\ntime.sleep(60)\n"
+# In short sleeps: CPython may be about to begin one as the signal comes, and looks for it only after that.
+WAIT = "print('ready', flush=True)\nfor _ in range(1200): time.sleep(0.05)\n"
 
 
 QUIET = {"OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
@@ -95,7 +96,7 @@ trace.get_tracer_provider().add_span_processor(SimpleSpanProcessor(exporter))
 queue = exporter.client._delivery()._queue
 with queue._lock:
     print('ready', flush=True)
-    time.sleep(60)
+    for _ in range(1200): time.sleep(0.05)
 """
 
 

@@ -63,7 +63,9 @@ class Fallback:
 
     def settle(self, batch: Batch, settlement: Settlement) -> bool:
         """End a lease, of whichever queue it is."""
-        return self._memory.settle(batch, settlement) or self._spool.settle(batch, settlement)
+        # Memory again: the spool may have handed it over just now.
+        queues = self._memory, self._spool, self._memory
+        return any(queue.settle(batch, settlement) for queue in queues)
 
     def release_parked(self) -> None:
         """Make everything parked due at once."""
