@@ -310,8 +310,6 @@ class AnalyticsClient:
 
     def _approved(self, event: Event) -> EncodedEvent | None:
         """Return an event as it waits and travels; `None` where it is not to be sent, which is counted."""
-        if self.config.before_send is None:
-            return self._encoded(event)
         approved = self._delivery().approve(event)
         if approved is not None:
             return self._encoded(approved)

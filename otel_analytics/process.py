@@ -47,11 +47,6 @@ def register(resident: Resident) -> None:
     _at_end_of_child()
 
 
-def unregister(resident: Resident) -> None:
-    """Call none of them any more."""
-    _residents.pop(id(resident), None)
-
-
 def residents(kind: type[Any]) -> list[Any]:
     """Return what of a kind lives in this process."""
     return [resident for resident in _living() if isinstance(resident, kind)]
