@@ -2,7 +2,8 @@
 
 Every API call becomes a view event, every business event on a span an engagement::
 
-    provider.add_span_processor(BatchSpanProcessor(AnalyticsSpanExporter("https://analytics.example.com")))
+    provider.add_span_processor(AnalyticsSpanProcessor("https://analytics.example.com"))
+    count_unsampled(provider)
 
 Names are imported when they are first used: whoever wants the mapping alone loads neither HTTP nor SDK.
 """
@@ -18,13 +19,19 @@ if TYPE_CHECKING:
     from otel_analytics.delivery.queue.ledger import DropReason, LedgerSnapshot
     from otel_analytics.errors import AnalyticsError, ConfigError, EventError
     from otel_analytics.events import BusinessEvent, EngagementEvent, MetricType, ViewEvent
+    from otel_analytics.sdk.application import identify, track
     from otel_analytics.sdk.exporter import AnalyticsSpanExporter
+    from otel_analytics.sdk.log_exporter import AnalyticsLogRecordExporter
+    from otel_analytics.sdk.processor import AnalyticsSpanProcessor
+    from otel_analytics.sdk.sampler import count_unsampled
     from otel_analytics.sdk.shutdown import FlushOnShutdown, flush_on_sigterm
 
 __all__ = [
     "AnalyticsClient",
     "AnalyticsError",
+    "AnalyticsLogRecordExporter",
     "AnalyticsSpanExporter",
+    "AnalyticsSpanProcessor",
     "BusinessEvent",
     "Config",
     "ConfigError",
@@ -36,7 +43,10 @@ __all__ = [
     "MetricType",
     "ViewEvent",
     "__version__",
+    "count_unsampled",
     "flush_on_sigterm",
+    "identify",
+    "track",
 ]
 
 _HOMES = {
@@ -45,7 +55,11 @@ _HOMES = {
     "delivery.queue.ledger": ("DropReason", "LedgerSnapshot"),
     "errors": ("AnalyticsError", "ConfigError", "EventError"),
     "events": ("BusinessEvent", "EngagementEvent", "MetricType", "ViewEvent"),
+    "sdk.application": ("identify", "track"),
     "sdk.exporter": ("AnalyticsSpanExporter",),
+    "sdk.log_exporter": ("AnalyticsLogRecordExporter",),
+    "sdk.processor": ("AnalyticsSpanProcessor",),
+    "sdk.sampler": ("count_unsampled",),
     "sdk.shutdown": ("FlushOnShutdown", "flush_on_sigterm"),
 }
 

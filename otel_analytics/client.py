@@ -20,7 +20,7 @@ from opentelemetry.trace import format_span_id, format_trace_id, get_current_spa
 from otel_analytics import process
 from otel_analytics.config import Config
 from otel_analytics.contract import rfc3339
-from otel_analytics.delivery.delivery import Delivery, check_spool
+from otel_analytics.delivery.delivery import Delivery, Upstream, check_spool
 from otel_analytics.delivery.http.transport import prepare_tls
 from otel_analytics.delivery.life import Life, Stage
 from otel_analytics.delivery.logs import log_safely, logger
@@ -37,6 +37,7 @@ from otel_analytics.events import (
     encode,
     encoded_form,
 )
+from otel_analytics.mapping.ids import anonymous_id
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -75,6 +76,7 @@ class AnalyticsClient:
         self.form = OBJECTS if hooked else encoded_form(view_metadata=self.config.view_metadata)
         self._business_events = {**BUILT_IN_BUSINESS_EVENTS, **self.config.business_events}
         self._surroundings: Surroundings | None = None  # the tests' clock and dice
+        self._upstream: weakref.WeakSet[Upstream] = weakref.WeakSet()
         self._deliveries: dict[int, Delivery] = {}
         if self.config.debug:
             logger.setLevel("DEBUG")
@@ -131,7 +133,7 @@ class AnalyticsClient:
         """Track that somebody did something.
 
         Args:
-            user_id: Who; `None` is ``anonymous_user_id``.
+            user_id: Who; `None` is nobody, see ``anonymous_user_id``.
             metric_type: What it counts as, e.g. ``"purchase"``.
             target_id: What it was done to.
             target_type: The target's type.
@@ -139,7 +141,7 @@ class AnalyticsClient:
         """
 
         def engagement(event_id: str, nanos: int) -> Event | EncodedEvent | None:
-            user = field_text(user_id) or self.config.anonymous_user_id
+            user = field_text(user_id) or self._anonymous(event_id)
             if not user:
                 self._delivery().refuse(DropReason.ANONYMOUS)
                 return None
@@ -193,7 +195,7 @@ class AnalyticsClient:
         """Track a business event: one of the contract's five, or one of the option ``business_events``.
 
         Args:
-            user_id: Who; `None` is ``anonymous_user_id``.
+            user_id: Who; `None` is nobody, see ``anonymous_user_id``.
             event_type: The event's name, e.g. ``"payment_processed"``. An unknown one is dropped, counted
                 and named in the log.
             target_id: What it was done to.
@@ -216,6 +218,19 @@ class AnalyticsClient:
         approved = (event if isinstance(event, EncodedEvent) else self._approved(event) for event in events)
         encoded = [event for event in approved if event is not None]
         self._delivery().accept(encoded, patience_millis / 1000)
+
+    @property
+    def upstream(self) -> Sequence[Upstream]:
+        """What holds events back for this client, for a while."""
+        return tuple(self._upstream)
+
+    def add_upstream(self, upstream: Upstream) -> None:
+        """Have events released from now on, before a flush and an end, that wait before they come here.
+
+        Args:
+            upstream: What holds them; held weakly.
+        """
+        self._upstream.add(upstream)
 
     def flush(self, timeout_millis: float = 30_000) -> bool:
         """Wait until every event tracked before this call is delivered or dropped.
@@ -293,6 +308,11 @@ class AnalyticsClient:
             {**readable_items(metadata), "businessEventType": event_type},
         )
 
+    def _anonymous(self, event_id: str) -> str:
+        if self.config.anonymous_user_id is not None:
+            return self.config.anonymous_user_id
+        return anonymous_id("", _trace_ids().get("traceId") or event_id.replace("-", ""))
+
     def _business_event(self, name: str) -> BusinessEvent | None:
         try:
             return self._business_events.get(name)
@@ -343,7 +363,8 @@ class AnalyticsClient:
         is_closed = any(delivery.is_closed for delivery in inherited.values())
         life = Life(Stage.CLOSED if is_closed else Stage.OPEN)
         # `setdefault` is atomic: of two threads that come first together, both get the same one.
-        delivery = self._deliveries.setdefault(pid, Delivery(self.config, self._surroundings, life))
+        made = Delivery(self.config, self._surroundings, life, self._upstream)
+        delivery = self._deliveries.setdefault(pid, made)
         process.register(delivery)
         weakref.finalize(self, delivery.abandon).atexit = False
         for other in inherited:

@@ -135,10 +135,21 @@ class Config:
         Choice("full", "truncate", "drop"),
         "`truncate` keeps /24 of an IPv4 and /48 of an IPv6 address; `drop` sends none.",
     )
-    anonymous_user_id: str = _option(
-        "anonymous",
+    anonymous_user_id: str | None = _option(
+        None,
         Text(empty=True),
-        "`userId` of an engagement nobody is known for; empty: such events are dropped and counted.",
+        "`userId` of an engagement nobody is known for. Without it, `anonymous-...` made from the session or "
+        "the request, so that strangers are not one buyer; empty: such events are dropped and counted.",
+    )
+    count_unsampled: bool = _option(
+        True,  # noqa: FBT003 - the option's default
+        Flag(),
+        "Set up by the environment, count also the calls that tracing samples out; its own sample stays.",
+    )
+    identity_wait_millis: int = _option(
+        5000,
+        Number(0, 600_000, "milliseconds"),
+        "Longest time an event waits for its request's server span to end, which tells its user; 0: none.",
     )
     trusted_proxy_hops: int = _option(
         0,

@@ -73,7 +73,7 @@ BUILT_IN_BUSINESS_EVENTS: Mapping[str, BusinessEvent] = {
     "message_received": BusinessEvent(MetricType.COMMENT.value),
     "stream_started": BusinessEvent(MetricType.SUBSCRIBE.value),
     "stream_ended": BusinessEvent(MetricType.SUBSCRIBE.value),
-    "payment_processed": BusinessEvent(MetricType.PURCHASE.value),
+    "payment_processed": BusinessEvent(MetricType.PURCHASE.value, target_id_attribute="order.id"),
 }
 """The contract's own table, event name to metric type."""
 

@@ -79,11 +79,18 @@ def test_numbers_are_ids_too() -> None:
     assert (body["userId"], body["targetId"]) == ("42", "7")
 
 
-def test_nobody_is_the_anonymous_user() -> None:
-    with FaultyCollector() as collector, AnalyticsClient(collector.url) as client:
-        client.track_engagement(None, "m", "t", "content")
-        assert client.flush()
-        assert collector.bodies("engagement")[0]["userId"] == "anonymous"
+def test_strangers_are_not_one_user_unless_a_text_is_given_for_them() -> None:
+    with FaultyCollector() as collector:
+        with AnalyticsClient(collector.url) as client, AnalyticsClient(
+            collector.url, anonymous_user_id="somebody"
+        ) as fixed:
+            for _ in range(3):
+                client.track_engagement(None, "m", "t", "content")
+            fixed.track_engagement(None, "m", "t", "content")
+        users = {body["userId"] for body in collector.bodies("engagement")}
+    assert len(users) == 4
+    assert "somebody" in users
+    assert all(user.startswith("anonymous-") for user in users - {"somebody"})
 
 
 def test_nobody_is_dropped_where_there_is_no_anonymous_user() -> None:

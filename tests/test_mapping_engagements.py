@@ -77,7 +77,7 @@ def test_its_own_metric_type_wins_over_the_table() -> None:
         ({"user.id": "e"}, {"user.id": "s"}, "e"),
         ({"enduser.id": "e"}, {"user.id": "s"}, "e"),
         ({}, {"user.id": "s"}, "s"),
-        ({}, {}, "anonymous"),
+        ({}, {}, "anonymous-e929d0e0e4736"),
     ],
 )
 def test_user(on_event: dict[str, Any], on_span: dict[str, Any], user_id: str) -> None:

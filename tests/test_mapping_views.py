@@ -51,7 +51,7 @@ def test_a_view_is_the_contracts_view() -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in SpanKind if kind is not SpanKind.SERVER])
 def test_only_server_spans_are_api_calls(kind: SpanKind) -> None:
-    assert mapper().map(make_span(HTTP, kind=kind)) == ((), ())
+    assert mapper().map(make_span(HTTP, kind=kind)) == ([], [])
 
 
 def test_a_server_span_of_no_known_kind_is_no_api_call() -> None:

@@ -9,9 +9,10 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
+from typing import Protocol
 
 from otel_analytics import process
 from otel_analytics.config import Config
@@ -35,6 +36,13 @@ from otel_analytics.errors import ConfigError
 from otel_analytics.events import EncodedEvent, Event
 
 
+class Upstream(Protocol):
+    """What holds events back for a while before they are accepted."""
+
+    def release(self) -> None:
+        """Hand them all on now."""
+
+
 class Delivery:
     """Takes encoded events and brings them to the collector.
 
@@ -42,10 +50,15 @@ class Delivery:
         config: The options.
         surroundings: Clock, dice, policy; real ones by default.
         life: Its own; a closed one makes a delivery that drops and counts all it is given.
+        upstream: What holds events back, to be released before a flush and an end.
     """
 
     def __init__(
-        self, config: Config, surroundings: Surroundings | None = None, life: Life | None = None
+        self,
+        config: Config,
+        surroundings: Surroundings | None = None,
+        life: Life | None = None,
+        upstream: Iterable[Upstream] = (),
     ) -> None:
         around = surroundings or Surroundings()
         self._pid = os.getpid()
@@ -53,6 +66,7 @@ class Delivery:
         self._exit_seconds = config.shutdown_timeout_millis / 1000
         self._before_send = config.before_send
         self._life = life or Life()
+        self._upstream = upstream
         self._delivered_all = True
         self._shutting_down = threading.Lock()
         self._ledger = Ledger()
@@ -126,7 +140,11 @@ class Delivery:
 
     def flush(self, timeout: float) -> bool:
         """Wait at most ``timeout`` seconds until all that was accepted is settled; return whether it is."""
-        return self._life.is_closed or self._sender.flush(self._before_exit(self._clock() + timeout))
+        if self._life.is_closed:
+            return True
+        deadline = self._clock() + timeout
+        self._release_upstream()
+        return self._sender.flush(self._before_exit(deadline))
 
     def shutdown(self, timeout: float) -> bool:
         """Send what is left in at most ``timeout`` seconds, drop and name the rest, and close.
@@ -134,7 +152,9 @@ class Delivery:
         Returns:
             Whether nothing was dropped. A second call waits for the first, and returns the same.
         """
-        deadline = self._before_exit(self._clock() + timeout)
+        deadline = self._clock() + timeout
+        self._release_upstream()
+        deadline = self._before_exit(deadline)
         if not self._shutting_down.acquire(timeout=max(deadline - self._clock(), 0.0)):
             return False
         try:
@@ -151,6 +171,7 @@ class Delivery:
 
     def at_exit(self) -> None:
         """Send what is left, as `exit` does."""
+        self._release_upstream()
         self.exit()
 
     def before_fork(self) -> None:
@@ -178,6 +199,10 @@ class Delivery:
         snapshot = self._queue.snapshot()
         self._log.emit()
         return snapshot
+
+    def _release_upstream(self) -> None:
+        for upstream in tuple(self._upstream):
+            upstream.release()
 
     def _close(self, deadline: float) -> bool:
         delivered = self._finish(deadline)

@@ -89,6 +89,6 @@ class RateLimitedLog:
 def log_safely(level: int, text: str, *values: object, exc_info: bool = False) -> None:
     """Log, whatever the application's filters and handlers raise: that is no reason to stop sending."""
     try:
-        logger.log(level, text, *values, exc_info=exc_info)
+        logger.log(level, text, *values, exc_info=exc_info or None)
     except FOREIGN_ERRORS:
         return

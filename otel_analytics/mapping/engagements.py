@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from otel_analytics.contract import Kind, rfc3339
 from otel_analytics.events import BusinessEvent, EncodedEvent, Event, Form
 from otel_analytics.mapping import ids, semconv
 from otel_analytics.mapping.endpoint import UNKNOWN, bare_url
+from otel_analytics.mapping.identity import Draft, Link, Request
 from otel_analytics.mapping.options import MappingOptions
+from otel_analytics.mapping.privacy import first_known
 from otel_analytics.mapping.reading import NotMade, SpanReading
 from otel_analytics.mapping.values import Attributes, as_text, attributes_of, first_text, is_true
 
@@ -18,44 +21,110 @@ IGNORED: Final = "ignored"
 ANONYMOUS: Final = "anonymous"
 
 
-class _Occurrence(NamedTuple):
-    """A span event; ``ordinal`` counts those of the same name and time before it on its span."""
+class Occurrence(NamedTuple):
+    """Something that happened, and that may be a business event.
+
+    Args:
+        name: Its name.
+        nanos: When, nanoseconds since the epoch.
+        attributes: Its own.
+        event_id: The id of the engagement that it may become.
+        link: The span on which it happened.
+        trace_id: 32 hex digits.
+        trace: The metadata by which it is found in the traces.
+        span_name: The last resort for a target.
+        is_log: Whether a log record tells it.
+    """
 
     name: str
     nanos: int
-    ordinal: int
     attributes: Attributes
+    event_id: str
+    link: Link
+    trace_id: str
+    trace: Mapping[str, str]
+    span_name: str = ""
+    is_log: bool = False
 
 
-def engagements(
-    viewed: str, reading: SpanReading, options: MappingOptions, form: Form
-) -> Iterator[Event | EncodedEvent | NotMade]:
-    """Yield each business event of a span as an engagement, or why it is deliberately none.
+class Drafted(NamedTuple):
+    """A business event as a draft, and the user whom it names itself; empty: nobody."""
+
+    draft: Draft
+    user_id: str
+
+
+def drafted(occurrence: Occurrence, options: MappingOptions, form: Form) -> Drafted | None:
+    """Return a business event as a draft of an engagement; `None` where it is no business event.
 
     Args:
-        viewed: The request's `contentId` where the span is a request's server span, else empty.
-        reading: The span.
-        options: How spans become events.
+        occurrence: What happened.
+        options: How events are mapped.
         form: What engagements are made as.
     """
-    for occurrence in _occurrences(reading):
-        business = _business_event(occurrence, options)
-        if business is not None:
-            yield _engagement(business, occurrence, viewed, reading, options, form)
+    name, attributes = occurrence.name, occurrence.attributes
+    business = _business_event(name, attributes, options)
+    if business is None:
+        return None
+    user_id = first_known(attributes, semconv.USER_ID_OF_EVENT)
+    make = partial(_engagement, business, occurrence, user_id, options, form)
+    size = _size(attributes)
+    return Drafted(
+        Draft(occurrence.link, make, nanos=occurrence.nanos, size=size, name=name, is_log=occurrence.is_log),
+        user_id,
+    )
 
 
-def _occurrences(reading: SpanReading) -> Iterator[_Occurrence]:
+def span_events(reading: SpanReading) -> Iterator[Occurrence]:
+    """Yield each event of a span; its id counts those of the same name and time before it."""
     ordinals: Counter[tuple[str, int]] = Counter()
+    trace_id, span_id = reading.trace_id, reading.span_id
     for event in reading.span.events:
-        key = as_text(event.name), event.timestamp or reading.start
-        yield _Occurrence(*key, ordinals[key], attributes_of(event))
+        key = name, nanos = as_text(event.name), event.timestamp or reading.start
+        event_id = ids.engagement_id(trace_id, span_id, name, nanos, ordinals[key])
         ordinals[key] += 1
+        yield Occurrence(
+            *(name, nanos, attributes_of(event), event_id, reading.link, trace_id, reading.trace),
+            bare_url(as_text(reading.span.name)),
+        )
 
 
-def _business_event(occurrence: _Occurrence, options: MappingOptions) -> BusinessEvent | None:
+def log_event(record: Any) -> Occurrence:
+    """Return what a log record tells; without a name, or an attribute ``event.name``, it is no event.
+
+    The Events API of the logs specification; a body that is a mapping counts as attributes.
+
+    Args:
+        record: A log record of the SDK; only its public attributes are read.
+    """
+    body = record.body if isinstance(record.body, Mapping) else {}
+    attributes = {**body, **attributes_of(record)}
+    name = as_text(getattr(record, "event_name", None)) or first_text(attributes, semconv.EVENT_NAME)
+    nanos = record.timestamp or record.observed_timestamp or 0
+    return occurrence_at(name, nanos, attributes, record.trace_id or 0, record.span_id or 0, is_log=True)
+
+
+def occurrence_at(
+    name: str, nanos: int, attributes: Attributes, trace_id: int, span_id: int, *, is_log: bool = False
+) -> Occurrence:
+    """Return something that happened on a span that is not at hand, or on none: its ids are 0 then."""
+    trace, span = f"{trace_id:032x}", f"{span_id:016x}"
+    event_id = ids.engagement_id(trace, span, name, nanos, 0)
+    found_by = {"traceId": trace, "spanId": span} if trace_id else {}
+    return Occurrence(
+        name, nanos, attributes, event_id, Link(trace_id, span_id), trace, found_by, is_log=is_log
+    )
+
+
+def _size(attributes: Attributes) -> int:
+    """Return about how many bytes attributes hold; texts are what can be large."""
+    return 512 + sum(len(value) for value in attributes.values() if isinstance(value, (str, bytes, tuple)))
+
+
+def _business_event(name: str, attributes: Attributes, options: MappingOptions) -> BusinessEvent | None:
     """Return what an event counts as; its own metric type wins over the table's."""
-    business = options.business_events.get(occurrence.name)
-    own = first_text(occurrence.attributes, semconv.METRIC_TYPE)
+    business = options.business_events.get(name)
+    own = first_text(attributes, semconv.METRIC_TYPE)
     if not own:
         return business
     if business is None:
@@ -65,39 +134,62 @@ def _business_event(occurrence: _Occurrence, options: MappingOptions) -> Busines
 
 def _engagement(
     business: BusinessEvent,
-    occurrence: _Occurrence,
-    viewed: str,
-    reading: SpanReading,
+    occurrence: Occurrence,
+    named: str,
     options: MappingOptions,
     form: Form,
+    request: Request,
 ) -> Event | EncodedEvent | NotMade:
-    attributes = occurrence.attributes
+    """Make an engagement of a business event, or say why it is deliberately none."""
+    name, attributes = occurrence.name, occurrence.attributes
     if is_true(attributes.get(semconv.IGNORE)):
         return NotMade(Kind.ENGAGEMENT, IGNORED)
-    user_id = first_text(attributes, semconv.USER_ID) or reading.user_id or options.anonymous_user_id
+    session_id = first_known(attributes, semconv.SESSION_ID) or request.session_id
+    user_id = named or request.user_id or _anonymous(session_id, occurrence, options)
     if not user_id:
         return NotMade(Kind.ENGAGEMENT, ANONYMOUS)
-    name, nanos, ordinal, _ = occurrence
     return form.engagement(
-        ids.engagement_id(reading.trace_id, reading.span_id, name, nanos, ordinal),
-        rfc3339(nanos),
+        occurrence.event_id,
+        rfc3339(occurrence.nanos),
         user_id,
         business.metric_type,
-        _target_id(business, attributes) or viewed or _span_name(reading) or name or UNKNOWN,
+        _target_id(business, attributes) or request.viewed or occurrence.span_name or name or UNKNOWN,
         first_text(attributes, semconv.TARGET_TYPE) or business.target_type,
-        metadata={**_passed_on(attributes), "businessEventType": name, **reading.trace},
+        metadata={
+            **_circumstances(session_id, request, occurrence),
+            **_passed_on(attributes),
+            "businessEventType": name,
+            **occurrence.trace,
+        },
     )
+
+
+def _anonymous(session_id: str, occurrence: Occurrence, options: MappingOptions) -> str:
+    if options.anonymous_user_id is not None:
+        return options.anonymous_user_id
+    return ids.anonymous_id(session_id, _trace_of(occurrence))
+
+
+def _trace_of(occurrence: Occurrence) -> str:
+    """Return what tells an event's request from others; without a trace, the event itself."""
+    return occurrence.trace_id if occurrence.link.trace_id else occurrence.event_id.replace("-", "")
+
+
+def _circumstances(session_id: str, request: Request, occurrence: Occurrence) -> dict[str, str]:
+    """Return what an engagement has no field for; what is unknown is left out."""
+    if not session_id and request.method:
+        session_id = ids.session_id(request.start, occurrence.trace_id)  # the same as its request's view
+    said = {"sessionId": session_id, "route": request.route, "ipAddress": request.address}
+    return {key: value for key, value in said.items() if value}
 
 
 def _target_id(business: BusinessEvent, attributes: Attributes) -> str:
     named = first_text(attributes, semconv.TARGET_ID)
     if named or business.target_id_attribute is None:
         return named
-    return first_text(attributes, (business.target_id_attribute,))
-
-
-def _span_name(reading: SpanReading) -> str:
-    return bare_url(as_text(reading.span.name))
+    # A keyword argument of Python has no dots.
+    attribute = business.target_id_attribute
+    return first_text(attributes, (attribute, attribute.replace(".", "_")))
 
 
 def _passed_on(attributes: Attributes) -> dict[str, Any]:

@@ -49,6 +49,19 @@ def session_id(start_nanos: int, trace_id: str) -> str:
     return f"backend-{start_nanos // _NANOS_PER_MILLI}-{trace_id[-13:]}"
 
 
+def anonymous_id(session: str, trace_id: str) -> str:
+    """Return who somebody is whom nobody knows: the same for all events of a session, or of a request.
+
+    Args:
+        session: The session where one is named; its digest stands for it.
+        trace_id: 32 hex digits.
+    """
+    if not session:
+        return f"anonymous-{trace_id[-13:]}"
+    raw = session.encode(errors="surrogatepass")
+    return f"anonymous-{sha1(raw, usedforsecurity=False).hexdigest()[:13]}"
+
+
 def _uuid5(name: str) -> str:
     # Three times as fast as `str(uuid.uuid5(...))`. A lone surrogate is no UTF-8 and still a name.
     raw = _NAMESPACE_BYTES + name.encode(errors="surrogatepass")

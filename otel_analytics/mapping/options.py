@@ -19,7 +19,8 @@ class MappingOptions:
     Args:
         app_name: The `app` of views; `None` means the resource's `service.name`.
         business_events: Event name to what it counts as.
-        anonymous_user_id: The user of an engagement nobody is known for; empty: no such engagements.
+        anonymous_user_id: The user of an engagement nobody is known for; empty: no such engagements; `None`:
+            one derived from the session or the request.
         show_address: From an address's text to what is told of it.
         trusted_proxy_hops: Proxies before the application whose forwarded entries count.
         read_agent: From a user agent's text to its device type, and whether it is a bot or a health check.
@@ -29,7 +30,7 @@ class MappingOptions:
 
     app_name: str | None
     business_events: Mapping[str, BusinessEvent]
-    anonymous_user_id: str
+    anonymous_user_id: str | None
     show_address: Shown
     trusted_proxy_hops: int
     read_agent: Callable[[str], Agent]

@@ -1,9 +1,12 @@
-"""How much of a client's address leaves the process (option ``client_ip``)."""
+"""What may leave the process: how much of a client's address, and which texts name nobody."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Any, Final
+
+from otel_analytics.mapping.values import first_text
 
 Address = IPv4Address | IPv6Address
 
@@ -50,3 +53,27 @@ IP_POLICIES: Mapping[str, Callable[[Address], str | None]] = {
     "drop": _drop,
 }
 """Each choice of ``client_ip``: what is told of an address."""
+
+_NOBODY: Final = frozenset(
+    {"none", "null", "nil", "<nil>", "undefined", "nan", "n/a", "-", "[object object]"}
+)
+"""What languages write where there is no value, lower case."""
+_REDACTED: Final = (
+    *("[filtered", "[redacted", "[scrubbed", "[removed", "[masked", "<redacted", "redacted", "***"),
+)
+"""How placeholders of scrubbers begin, lower case (Sentry, logfire, the Collector's processors)."""
+
+
+def first_known(attributes: Mapping[str, Any], keys: tuple[str, ...]) -> str:
+    """Return the first text under ``keys`` that names somebody or something, else an empty string."""
+    for key in keys:
+        if key in attributes:
+            text = first_text(attributes, (key,)).strip()
+            if text and text.lower() not in _NOBODY and not is_redacted(text):
+                return text
+    return ""
+
+
+def is_redacted(text: str) -> bool:
+    """Whether somebody has put a placeholder where an id was."""
+    return text[:16].lower().startswith(_REDACTED)

@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 
 from otel_analytics.contract import Kind
 from otel_analytics.mapping import semconv
-from otel_analytics.mapping.values import Attributes, attributes_of, first_text
+from otel_analytics.mapping.identity import Link
+from otel_analytics.mapping.privacy import first_known
+from otel_analytics.mapping.values import Attributes, attributes_of
 
 _64_BITS = 2**64 - 1
 
@@ -21,6 +23,7 @@ class SpanReading(NamedTuple):
         span_id: 16 hex digits.
         start: Nanoseconds since the epoch; the end of a span that has no start, 0 without either.
         user_id: Who the span says did it; empty where it does not.
+        session_id: In which visit; empty where it does not.
     """
 
     span: Any
@@ -29,6 +32,12 @@ class SpanReading(NamedTuple):
     span_id: str
     start: int
     user_id: str
+    session_id: str
+
+    @property
+    def link(self) -> Link:
+        """Its place among the spans of its trace in this process."""
+        return link_of(self.span)
 
     @property
     def trace(self) -> dict[str, str]:
@@ -61,5 +70,16 @@ def read(span: Any) -> SpanReading:
         f"{trace_id:032x}",
         f"{span_id:016x}",
         start,
-        first_text(attributes, semconv.USER_ID),
+        first_known(attributes, semconv.USER_ID),
+        first_known(attributes, semconv.SESSION_ID),
+    )
+
+
+def link_of(span: Any) -> Link:
+    """Return a span's place; one made by hand, without a context, stands alone."""
+    context, parent = span.context, span.parent
+    if context is None:
+        return Link(0, id(span))
+    return Link(
+        context.trace_id, context.span_id, 0 if parent is None or parent.is_remote else parent.span_id
     )

@@ -47,14 +47,19 @@ FORWARDED: Final[Keys] = ("http.request.header.forwarded", "rpc.grpc.request.met
 
 USER_ID: Final[Keys] = ("user.id", "enduser.id", "enduser.pseudo.id")
 SESSION_ID: Final[Keys] = ("session.id",)
+USER_ID_OF_EVENT: Final[Keys] = (*USER_ID, "user_id")
+"""A keyword argument of Python has no dots, so on business events the other spelling is read too."""
 SERVICE_NAME: Final[Keys] = ("service.name",)
 
-TARGET_ID: Final[Keys] = ("target.id",)
-TARGET_TYPE: Final[Keys] = ("target.type",)
+TARGET_ID: Final[Keys] = ("target.id", "target_id")
+TARGET_TYPE: Final[Keys] = ("target.type", "target_type")
 METRIC_TYPE: Final[Keys] = ("analytics.metric_type",)
 CONTENT_ID: Final[Keys] = ("analytics.content_id",)
 CONTENT_TYPE: Final[Keys] = ("analytics.content_type",)
 IGNORE: Final = "analytics.ignore"
+
+EVENT_NAME: Final[Keys] = ("event.name",)
+"""The name of a log-based event, where the record has no field for it."""
 
 EXCEPTION_EVENT: Final = "exception"
 EXCEPTION_TYPE: Final[Keys] = ("exception.type",)
@@ -63,6 +68,9 @@ URL_VALUES: Final = frozenset(PATH)
 """Attributes whose query string and credentials are cut off wherever they are passed on."""
 
 NOT_PASSED_ON: Final = frozenset(
-    (*USER_ID, *TARGET_ID, *TARGET_TYPE, *METRIC_TYPE, IGNORE, "url.query", "url.fragment")
+    (
+        *(*USER_ID_OF_EVENT, *SESSION_ID, *TARGET_ID, *TARGET_TYPE, *METRIC_TYPE, *EVENT_NAME),
+        *(IGNORE, "url.query", "url.fragment"),
+    )
 )
 """Event attributes that are an engagement's fields, or nobody's business; all others are its metadata."""

@@ -6,25 +6,32 @@ its field, what JSON cannot say is replaced when the event is encoded.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otel_analytics.contract import Kind
 from otel_analytics.events import OBJECTS, Form
 from otel_analytics.mapping import semconv
+from otel_analytics.mapping.address import client_address
 from otel_analytics.mapping.calls import Call, describe, is_call
 from otel_analytics.mapping.endpoint import EndpointCap
-from otel_analytics.mapping.engagements import IGNORED, engagements
+from otel_analytics.mapping.engagements import IGNORED, Drafted, Occurrence, drafted, span_events
+from otel_analytics.mapping.identity import Draft, EndedSpan, Request, Requests, Said
 from otel_analytics.mapping.options import MappingOptions
-from otel_analytics.mapping.reading import NotMade, SpanReading, read
+from otel_analytics.mapping.privacy import is_redacted
+from otel_analytics.mapping.reading import NotMade, SpanReading, link_of, read
 from otel_analytics.mapping.second_spans import SecondSpans
-from otel_analytics.mapping.values import is_true
-from otel_analytics.mapping.views import content_id, view
+from otel_analytics.mapping.values import as_text, first_text, is_true
+from otel_analytics.mapping.views import view
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
 EXCLUDED: Final = "excluded"
+_WHO: Final = frozenset((*semconv.USER_ID, *semconv.SESSION_ID))
 
 
 class Mapped(NamedTuple):
@@ -39,13 +46,11 @@ class Mapped(NamedTuple):
     dropped: Sequence[NotMade]
 
 
-_NOTHING: Final = Mapped((), ())
-
-
 class SpanMapper:
-    """Maps spans to events; safe to call from several threads, never raises for what a span holds.
+    """Maps spans to drafts of events; safe to call from several threads, never raises for what a span holds.
 
-    Its only state: the raw endpoints seen so far, for their cap, and requests that may have a second span.
+    Its only state: the raw endpoints seen so far, for their cap, requests that may have a second span, and
+    how many ids came redacted.
 
     Args:
         options: How spans become events.
@@ -57,42 +62,97 @@ class SpanMapper:
         self._form = form
         self._cap = EndpointCap(options.max_endpoints)
         self._second_spans = SecondSpans()
+        self._redacted: deque[None] = deque()
 
     def take_folded_endpoints(self) -> int:
         """Return how many calls were folded into ``{other}`` since this was asked last."""
         return self._cap.take_folded()
 
+    def take_redacted_ids(self) -> int:
+        """Return how many spans came with a placeholder for a user or session since this was asked last."""
+        taken = 0
+        with suppress(IndexError):  # another thread takes them too
+            while self._redacted:
+                self._redacted.popleft()
+                taken += 1
+        return taken
+
     def map(self, span: ReadableSpan) -> Mapped:
-        """Return the events of one ended span.
+        """Return the events of one ended span, joined to no other.
+
+        Args:
+            span: An ended span of the SDK; the mapping only reads its public attributes.
+        """
+        alone = Requests(0)
+        settled = [*alone.ended(self.read(span), now=0), *alone.drain()]
+        made = [draft.make(request) for draft, request in settled]
+        dropped = [each for each in made if isinstance(each, NotMade)]
+        return Mapped([each for each in made if not isinstance(each, NotMade)] if dropped else made, dropped)
+
+    def read(self, span: ReadableSpan) -> EndedSpan:
+        """Return what one ended span tells, with drafts of its events.
 
         Args:
             span: An ended span of the SDK; the mapping only reads its public attributes.
         """
         is_server = span.kind.name == "SERVER"
-        has_events = bool(span.events)
-        if not is_server and not has_events:
-            return _NOTHING
+        if not is_server and not span.events and not (span.attributes and _names_somebody(span.attributes)):
+            return EndedSpan(link_of(span))
         reading = read(span)
         call = self._call(reading) if is_server else None
-        viewed = content_id(call, reading) if call else ""
-        made: list[Any] = []
+        drafts: list[Draft] = []
+        event_users: tuple[str, ...] = ()
         if call and not self._second_spans.is_second(call, reading):
-            made.append(
-                self._not_viewed(call, reading) or view(call, viewed, reading, self._options, self._form)
-            )
-        if has_events:
-            made += engagements(viewed, reading, self._options, self._form)
-        dropped = [each for each in made if isinstance(each, NotMade)]
-        return Mapped([each for each in made if not isinstance(each, NotMade)] if dropped else made, dropped)
+            drafts.append(Draft(reading.link, partial(self._view, call, reading), is_view=True))
+        if span.events:
+            business = self.draft_all(span_events(reading))
+            drafts += [draft for draft, _ in business]
+            event_users = tuple(user for _, user in business if user)
+        self._note_redacted(reading)
+        said = None
+        if reading.user_id or reading.session_id or event_users:
+            said = Said(reading.user_id, reading.session_id, event_users)
+        return EndedSpan(reading.link, said, drafts, self._request(call, reading) if call else None)
+
+    def draft_all(self, occurrences: Iterable[Occurrence]) -> list[Drafted]:
+        """Return what of all that happened is a business event, as drafts."""
+        found = (drafted(each, self._options, self._form) for each in occurrences)
+        return [each for each in found if each is not None]
 
     def _call(self, reading: SpanReading) -> Call | None:
         if not is_call(reading.attributes):
             return None
         return describe(reading.attributes, reading.span, self._cap)
 
-    def _not_viewed(self, call: Call, reading: SpanReading) -> NotMade | None:
+    def _request(self, call: Call, reading: SpanReading) -> Request:
+        attributes, options = reading.attributes, self._options
+        return Request(
+            reading.user_id,
+            reading.session_id,
+            call.method,
+            call.endpoint,
+            bool(first_text(attributes, semconv.ROUTE)),
+            first_text(attributes, semconv.CONTENT_ID),
+            client_address(attributes, options.show_address, options.trusted_proxy_hops),
+            reading.start,
+            reading.span.end_time or reading.start,
+        )
+
+    def _view(self, call: Call, reading: SpanReading, request: Request) -> Any:
+        return self._not_viewed(request, reading) or view(call, request, reading, self._options, self._form)
+
+    def _not_viewed(self, request: Request, reading: SpanReading) -> NotMade | None:
         if semconv.IGNORE in reading.attributes and is_true(reading.attributes[semconv.IGNORE]):
             return NotMade(Kind.VIEW, IGNORED)
-        if self._options.is_excluded(call.method, call.endpoint):
+        if self._options.is_excluded(request.method, request.route):
             return NotMade(Kind.VIEW, EXCLUDED)
         return None
+
+    def _note_redacted(self, reading: SpanReading) -> None:
+        said = (as_text(reading.attributes[key]) for key in _WHO if key in reading.attributes)
+        if any(is_redacted(text) for text in said):
+            self._redacted.append(None)
+
+
+def _names_somebody(attributes: Any) -> bool:
+    return not _WHO.isdisjoint(attributes)

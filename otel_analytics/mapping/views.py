@@ -7,10 +7,10 @@ from typing import Any, Final
 from otel_analytics.contract import CallMetadata, rfc3339
 from otel_analytics.events import EncodedEvent, Event, Form
 from otel_analytics.mapping import ids, semconv
-from otel_analytics.mapping.address import client_address
 from otel_analytics.mapping.calls import WEBSOCKET, Call
 from otel_analytics.mapping.device import Agent
 from otel_analytics.mapping.exclusions import is_health_endpoint
+from otel_analytics.mapping.identity import Request
 from otel_analytics.mapping.options import MappingOptions
 from otel_analytics.mapping.reading import SpanReading
 from otel_analytics.mapping.values import first_text
@@ -25,19 +25,14 @@ _LONGEST_USER_AGENT = 512
 _NANOS_PER_MILLI = 1e6
 
 
-def content_id(call: Call, reading: SpanReading) -> str:
-    """Return what was viewed: ``METHOD:endpoint``, unless the span names its content."""
-    return first_text(reading.attributes, semconv.CONTENT_ID) or f"{call.method}:{call.endpoint}"
-
-
 def view(
-    call: Call, viewed: str, reading: SpanReading, options: MappingOptions, form: Form
+    call: Call, request: Request, reading: SpanReading, options: MappingOptions, form: Form
 ) -> Event | EncodedEvent:
     """Return an API call's view.
 
     Args:
         call: The API call.
-        viewed: Its `content_id`.
+        request: What its spans together tell.
         reading: Its server span.
         options: How spans become events.
         form: What the view is made as.
@@ -48,30 +43,30 @@ def view(
     return form.view(
         ids.view_id(reading.trace_id, reading.span_id),
         rfc3339(reading.start),
-        viewed,
+        request.viewed,
         first_text(attributes, semconv.CONTENT_TYPE) or CONTENT_TYPE,
-        first_text(attributes, semconv.SESSION_ID) or ids.session_id(reading.start, reading.trace_id),
+        request.session_id or ids.session_id(reading.start, reading.trace_id),
         agent.device,
         options.app_name or _service_name(span),
-        reading.user_id or None,
+        request.user_id or None,
         None if call.method == WEBSOCKET else _duration(span.start_time, span.end_time),
-        client_address(attributes, options.show_address, options.trusted_proxy_hops),
-        metadata=_metadata(call, reading, user_agent, agent),
+        request.address,
+        metadata=_metadata(call, request.route, reading, user_agent, agent),
     )
 
 
-def _metadata(call: Call, reading: SpanReading, user_agent: str, agent: Agent) -> CallMetadata:
+def _metadata(call: Call, route: str, reading: SpanReading, user_agent: str, agent: Agent) -> CallMetadata:
     has_trace = reading.span.context is not None
     return CallMetadata(
         call.method,
-        call.endpoint,
+        route,
         reading.trace_id if has_trace else "",
         reading.span_id if has_trace else "",
         call.status,
         user_agent,
         call.original_method[:_LONGEST_METHOD],
         agent.bot or semconv.SYNTHETIC in reading.attributes,
-        agent.health_check or is_health_endpoint(call.endpoint),
+        agent.health_check or is_health_endpoint(route),
     )
 
 

@@ -1,0 +1,506 @@
+"""The spans of one request joined: who did it, in which visit, under which endpoint.
+
+`user.id` is set by auth code on the server span, or by a handler on a child of its own, while a business
+event is added to yet another one; spans end in any order and come one by one. `Requests` holds an event until
+the server span above it has ended, and then says what the event lacks:
+
+* a business event takes the user and the session of the nearest span above it that names one, then those of
+  its request; the content, route and address are always the request's;
+* a request without a user takes the one that the spans and events below it agree on. Two different users
+  below one request are nobody;
+* the server span above an event is its nearest ancestor within the process: a remote parent ends the chain;
+* an event may be recorded both ways, as a span event and as a log record: the n-th of a name on a span is the
+  same event in both, and the one that comes second is left out;
+* a server span whose parent is a server span of the same method is the same request seen twice: one view,
+  with the outer span's address and the better route.
+
+An event whose server span has not ended after the wait goes with what is known; if no chain leads to a server
+span, but one has ended whose time encloses the event's, it takes that one's.
+
+Pure: no clock, no lock, no thread. Whoever owns a `Requests` calls it from one thread at a time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any, Final, NamedTuple
+
+_MOST_TRACES: Final = 4_096
+_MOST_LINKS: Final = 100_000
+"""Spans whose place is known, in all traces."""
+_MOST_LINKS_OF_A_TRACE: Final = 4_096
+"""A job that runs for hours has no end of them."""
+_MOST_WAITING: Final = 4_096
+_MOST_BYTES: Final = 8_000_000
+_LONGEST_CHAIN: Final = 256
+_FORGOTTEN_AT_ONCE: Final = 4
+
+
+class Link(NamedTuple):
+    """A span's place.
+
+    Args:
+        trace_id: The trace, as a number.
+        span_id: The span, as a number.
+        parent_id: Its parent within the process; 0 without one, as for a remote parent.
+    """
+
+    trace_id: int
+    span_id: int
+    parent_id: int = 0
+
+
+class Said(NamedTuple):
+    """Who a span says it was; empty where it does not.
+
+    Args:
+        user_id: Its own attribute; also for its events and the spans below it.
+        session_id: The same.
+        event_users: The users that its events name.
+    """
+
+    user_id: str = ""
+    session_id: str = ""
+    event_users: tuple[str, ...] = ()
+
+
+class Request(NamedTuple):
+    """A request, as its server span tells it and, once joined, as its events take it.
+
+    Args:
+        user_id: Who; empty where nobody says.
+        session_id: The visit.
+        method: The API call's method; empty where the server span is no API call.
+        route: Its endpoint.
+        is_route: Whether that is a framework's own route, rather than a folded path.
+        content_id: What is viewed, where the span names it; else empty.
+        address: The client's, as it may be told.
+        start: Nanoseconds since the epoch.
+        end: The same.
+    """
+
+    user_id: str = ""
+    session_id: str = ""
+    method: str = ""
+    route: str = ""
+    is_route: bool = False
+    content_id: str = ""
+    address: str | None = None
+    start: int = 0
+    end: int = 0
+
+    @property
+    def viewed(self) -> str:
+        """The `contentId` of its view; empty without an API call."""
+        return self.content_id or (f"{self.method}:{self.route}" if self.method else "")
+
+
+NO_REQUEST: Final = Request()
+
+
+class Draft(NamedTuple):
+    """An event that lacks what its request knows.
+
+    Args:
+        link: Its span.
+        make: Makes the event of a `Request`.
+        is_view: Whether it is the view of the request that its span serves.
+        nanos: When it happened, nanoseconds since the epoch.
+        size: About how many bytes it holds.
+        name: A business event's name.
+        is_log: Whether a log record told it, rather than a span event.
+    """
+
+    link: Link
+    make: Callable[[Request], Any]
+    is_view: bool = False
+    nanos: int = 0
+    size: int = 0
+    name: str = ""
+    is_log: bool = False
+
+
+class EndedSpan(NamedTuple):
+    """What an ended span has to tell.
+
+    Args:
+        link: Its place.
+        said: Who it says it was, if anybody.
+        drafts: Its events.
+        request: What it tells of its request, if it is a server span.
+    """
+
+    link: Link
+    said: Said | None = None
+    drafts: Sequence[Draft] = ()
+    request: Request | None = None
+
+
+Settled = tuple[Draft, Request]
+
+
+class _Trace:
+    """What is known of one trace in this process.
+
+    `waiting` holds events under the span that each waits for: when that one ends, they are looked at again.
+    """
+
+    __slots__ = (
+        *("inner", "open", "parents", "recorded", "requests", "root_ended", "said", "viewed", "waiting"),
+    )
+
+    def __init__(self) -> None:
+        self.parents: dict[int, int] = {}
+        self.open: dict[int, bool] = {}  # spans seen to start: whether they are server spans
+        self.said: dict[int, Said] = {}
+        self.requests: dict[int, Request] = {}  # of ended server spans
+        self.inner: dict[int, int] = {}  # a span to the server span right below it
+        self.viewed: set[int] = set()  # server spans whose views have left before their parents ended
+        self.waiting: dict[int, list[tuple[Draft, float]]] = {}
+        self.recorded: dict[tuple[int, str], list[int]] = {}  # span and name: as span events, as log records
+        self.root_ended = False  # some span without a parent in this process has ended
+
+
+class Requests:
+    """Joins the spans of requests, within bounds of time, count and bytes.
+
+    Args:
+        wait: Longest time, in the clock's unit, from an event's arrival to its departure; a request
+            is remembered twice as long, for events that come after it.
+    """
+
+    def __init__(self, wait: float) -> None:
+        self._wait = wait
+        self._traces: dict[int, _Trace] = {}
+        self._over: dict[
+            int, float
+        ] = {}  # traces in which nothing is open or waits: until when they are kept
+        self._dues: deque[tuple[float, int]] = deque()
+        self._links = 0
+        self._waiting = 0
+        self._bytes = 0
+        self._doubles = 0
+
+    def take_doubles(self) -> int:
+        """Return how many events were recorded both ways since this was asked last."""
+        doubles, self._doubles = self._doubles, 0
+        return doubles
+
+    @property
+    def waiting(self) -> int:
+        """How many events wait."""
+        return self._waiting
+
+    @property
+    def next_due(self) -> float | None:
+        """When `due` is to be called next; `None` while nothing waits."""
+        return self._dues[0][0] if self._waiting and self._dues else None
+
+    def started(self, link: Link, now: float, *, is_server: bool) -> Sequence[Settled]:
+        """Learn of a span's place while it is open, where that can be seen.
+
+        Returns:
+            What has to leave to make room.
+        """
+        trace = self._traces.get(link.trace_id)
+        settled: Sequence[Settled] = ()
+        if trace is None:
+            settled = self._make_room(now)
+            trace = self._traces[link.trace_id] = _Trace()
+        if self._place(trace, link):
+            trace.open[link.span_id] = is_server
+        return settled
+
+    def ended(self, span: EndedSpan, now: float) -> Sequence[Settled]:
+        """Take an ended span; return each event that need not wait, with its request."""
+        link, said, drafts, request = span
+        trace = self._traces.get(link.trace_id)
+        settled: list[Settled] = []
+        if trace is None:
+            if not (link.parent_id or said or drafts or request):
+                return settled
+            settled += self._make_room(now)
+            trace = self._traces[link.trace_id] = _Trace()
+        if trace.open.pop(link.span_id, None) is None:
+            self._place(trace, link)
+        if said is not None:
+            trace.said[link.span_id] = said
+        if request is not None:
+            trace.requests[link.span_id] = request
+            if link.parent_id:
+                trace.inner[link.parent_id] = link.span_id
+        if not link.parent_id:
+            trace.root_ended = True
+        if drafts or trace.waiting:
+            settled += self._settle(link, trace, drafts, now + self._wait)
+        if trace.root_ended and not trace.open and not trace.waiting:
+            self._set_aside(link.trace_id, trace, now + 2 * self._wait)  # log records may come late
+        return settled
+
+    def happened(self, draft: Draft, now: float) -> Sequence[Settled]:
+        """Take an event by itself, whose span may be open, over or unseen; return as `ended` does."""
+        settled: list[Settled] = []
+        trace = self._traces.get(draft.link.trace_id)
+        if trace is None:
+            settled += self._make_room(now)
+            trace = self._traces[draft.link.trace_id] = _Trace()
+        if not self._is_double(draft, trace):
+            settled += self._placed(draft, trace, now + self._wait)
+        return settled
+
+    def due(self, now: float) -> list[Settled]:
+        """Return the events that have waited long enough."""
+        settled: list[Settled] = []
+        while self._dues and self._dues[0][0] <= now:
+            due, trace_id = self._dues.popleft()
+            trace = self._traces.get(trace_id)
+            if trace is not None:
+                settled += self._release(trace, due)
+        return settled
+
+    def drain(self) -> list[Settled]:
+        """Return every event that waits, with what is known by now."""
+        self._dues.clear()
+        return [each for trace in self._traces.values() for each in self._release(trace)]
+
+    def server_above(self, trace_id: int, span_id: int) -> int:
+        """Return the span id of the open server span at or above a span; 0 where none is known."""
+        trace = self._traces.get(trace_id)
+        if trace is None:
+            return 0
+        return next((above for above in _chain(trace, span_id) if trace.open.get(above)), 0)
+
+    def is_open(self, trace_id: int, span_id: int) -> bool:
+        """Whether a span has been seen to start, and not to end."""
+        trace = self._traces.get(trace_id)
+        return trace is not None and span_id in trace.open
+
+    # What is kept, and for how long
+
+    def _place(self, trace: _Trace, link: Link) -> bool:
+        if len(trace.parents) >= _MOST_LINKS_OF_A_TRACE:
+            return False
+        self._links += link.span_id not in trace.parents
+        trace.parents[link.span_id] = link.parent_id
+        return True
+
+    def _set_aside(self, trace_id: int, trace: _Trace, until: float) -> None:
+        """Keep a trace that is over for spans that end after its root; forget one that told nothing."""
+        if trace.requests or trace.said or trace.recorded:
+            self._over.pop(trace_id, None)
+            self._over[trace_id] = until
+        else:
+            self._forget(trace_id)
+
+    def _make_room(self, now: float) -> list[Settled]:
+        for trace_id in list(islice(self._over, _FORGOTTEN_AT_ONCE)):
+            if self._over[trace_id] > now:
+                break
+            if self._traces[trace_id].waiting or self._traces[trace_id].open:
+                del self._over[trace_id]  # a late span keeps it; its end sets it aside again
+            else:
+                self._forget(trace_id)
+        settled: list[Settled] = []
+        while len(self._traces) >= _MOST_TRACES or self._links >= _MOST_LINKS:
+            oldest = next(iter(self._over), 0) or next(iter(self._traces))
+            settled += self._release(self._traces[oldest])
+            self._forget(oldest)
+        return settled
+
+    def _forget(self, trace_id: int) -> None:
+        self._over.pop(trace_id, None)
+        self._links -= len(self._traces.pop(trace_id).parents)
+
+    def _release_oldest(self) -> list[Settled]:
+        """Let the longest waiting go, a quarter at once."""
+        settled: list[Settled] = []
+        while self._dues and (self._waiting > _MOST_WAITING * 3 // 4 or self._bytes > _MOST_BYTES * 3 // 4):
+            settled += self.due(self._dues[0][0])
+        return settled
+
+    def _uncount(self, held: Sequence[tuple[Draft, float]]) -> None:
+        self._waiting -= len(held)
+        self._bytes -= sum(draft.size for draft, _ in held)
+
+    # Who is joined to what
+
+    def _settle(self, link: Link, trace: _Trace, drafts: Sequence[Draft], due: float) -> list[Settled]:
+        """Look at the events of a span that has ended, and again at those that have waited for it."""
+        held = trace.waiting.pop(link.span_id, ())
+        self._uncount(held)
+        settled: list[Settled] = []
+        for draft, was_due in held:
+            settled += self._placed(draft, trace, was_due)
+        for draft in drafts:
+            if not self._is_double(draft, trace):
+                settled += self._placed(draft, trace, due)
+        return settled
+
+    def _is_double(self, draft: Draft, trace: _Trace) -> bool:
+        if draft.is_view:
+            return False
+        seen = trace.recorded.setdefault((draft.link.span_id, draft.name), [0, 0])
+        seen[draft.is_log] += 1
+        is_double = seen[draft.is_log] <= seen[not draft.is_log]
+        self._doubles += is_double
+        return is_double
+
+    def _placed(self, draft: Draft, trace: _Trace, due: float) -> Sequence[Settled]:
+        """Return an event whose request is known; hold another one under what it waits for."""
+        found = _of_view(trace, draft) if draft.is_view else _of_event(trace, draft)
+        if found is None:
+            return ()
+        if isinstance(found, Request):
+            return ((draft, found),)
+        trace.waiting.setdefault(found, []).append((draft, due))
+        self._waiting += 1
+        self._bytes += draft.size
+        # One that waits again is in the line already: whoever waits anew is due last.
+        if not self._dues or (due >= self._dues[-1][0] and self._dues[-1] != (due, draft.link.trace_id)):
+            self._dues.append((due, draft.link.trace_id))
+        if self._waiting > _MOST_WAITING or self._bytes > _MOST_BYTES:
+            return self._release_oldest()
+        return ()
+
+    def _release(self, trace: _Trace, due: float = float("inf")) -> list[Settled]:
+        """Take out events that can wait no longer than ``due``, with what is known by now."""
+        settled: list[Settled] = []
+        for span_id, held in list(trace.waiting.items()):
+            late = [each for each in held if each[1] <= due]
+            left = [each for each in held if each[1] > due]
+            if left:
+                trace.waiting[span_id] = left
+            else:
+                del trace.waiting[span_id]
+            self._uncount(late)
+            settled += [(draft, _with_what_is_known(trace, draft)) for draft, _ in late]
+        return settled
+
+
+_Found = Request | int | None
+"""What an event is joined to, or the span that it waits for, or `None`: it is another event's double."""
+
+
+def _of_view(trace: _Trace, draft: Draft) -> _Found:
+    """Find what the view of a server span is made of.
+
+    Its request may be seen twice, or the spans below it that are still open may name its user.
+    """
+    span_id = draft.link.span_id
+    parent = trace.parents.get(span_id, 0)
+    if _may_be_server(trace, parent):
+        return parent
+    inner = trace.inner.get(span_id)
+    if _is_inner(trace, span_id) or (inner in trace.viewed and inner and _is_inner(trace, inner)):
+        return None
+    request = _joined(trace, span_id)
+    if request.user_id or not trace.open:
+        return request
+    return next((below for below in trace.open if span_id in _chain(trace, below)), request)
+
+
+def _of_event(trace: _Trace, draft: Draft) -> _Found:
+    """Find the request of a business event: that of the nearest server span above it."""
+    for above in _chain(trace, draft.link.span_id):
+        if above in trace.requests:
+            parent = trace.parents.get(above, 0)
+            return (
+                parent if _may_be_server(trace, parent) else _for_event(trace, draft, _joined(trace, above))
+            )
+        if above not in trace.parents or trace.open.get(above):
+            return above
+        if not trace.parents[above]:
+            return above if above in trace.open else _for_event(trace, draft, NO_REQUEST)
+    return _for_event(trace, draft, NO_REQUEST)
+
+
+def _with_what_is_known(trace: _Trace, draft: Draft) -> Request:
+    if draft.is_view:
+        trace.viewed.add(draft.link.span_id)
+        return _joined(trace, draft.link.span_id)
+    found = _of_event(trace, draft)
+    if isinstance(found, Request):
+        return found
+    above = next((each for each in _chain(trace, draft.link.span_id) if each in trace.requests), 0)
+    if not above:
+        requests = trace.requests.items()
+        around = [each for each, request in requests if request.start <= draft.nanos <= request.end]
+        above = around[0] if len(around) == 1 else 0
+    return _for_event(trace, draft, _joined(trace, above) if above else NO_REQUEST)
+
+
+def _may_be_server(trace: _Trace, span_id: int) -> bool:
+    """Whether a span may yet turn out to be a server span; one that was seen to start is known."""
+    if not span_id or span_id in trace.requests:
+        return False
+    return trace.open.get(span_id, span_id not in trace.parents)
+
+
+def _is_inner(trace: _Trace, span_id: int) -> bool:
+    """Whether a server span serves the request of the server span right above it."""
+    outer = trace.requests.get(trace.parents.get(span_id, 0))
+    return outer is not None and outer.method == trace.requests[span_id].method
+
+
+def _joined(trace: _Trace, span_id: int) -> Request:
+    """Return a request with the user, the session and the route that all its spans together tell."""
+    for above in _chain(trace, span_id):
+        span_id = above
+        if not _is_inner(trace, above):
+            break
+    request = trace.requests[span_id]
+    below = span_id
+    while (below := trace.inner.get(below, 0)) and _is_inner(trace, below):
+        request = _merged(request, trace.requests[below])
+    if not request.user_id and trace.said:
+        request = request._replace(user_id=_agreed(trace, span_id))
+    return request
+
+
+def _merged(outer: Request, inner: Request) -> Request:
+    """Return a request that two server spans tell: as the outer one does, with the better route."""
+    better = max(outer, inner, key=_worth_of_route)
+    return outer._replace(
+        user_id=outer.user_id or inner.user_id,
+        session_id=outer.session_id or inner.session_id,
+        route=better.route,
+        is_route=better.is_route,
+        content_id=outer.content_id or inner.content_id,
+        address=outer.address or inner.address,
+    )
+
+
+def _worth_of_route(request: Request) -> tuple[bool, int]:
+    return request.is_route, request.route.count("/")
+
+
+def _agreed(trace: _Trace, span_id: int) -> str:
+    """Return the one user whom the spans at and below a server span and their events name, or nobody."""
+    users: set[str] = set()
+    for below, said in trace.said.items():
+        if span_id in _chain(trace, below):
+            users.update(said.event_users, (said.user_id,))
+    users.discard("")
+    return users.pop() if len(users) == 1 else ""
+
+
+def _for_event(trace: _Trace, draft: Draft, request: Request) -> Request:
+    """Let the spans at and above an event, nearest first, win over its request."""
+    if not trace.said:
+        return request
+    said = [trace.said[above] for above in _chain(trace, draft.link.span_id) if above in trace.said]
+    return request._replace(
+        user_id=next((each.user_id for each in said if each.user_id), request.user_id),
+        session_id=next((each.session_id for each in said if each.session_id), request.session_id),
+    )
+
+
+def _chain(trace: _Trace, span_id: int) -> Iterator[int]:
+    """Yield a span and those above it as far as they are known; bounded, should ids go in a circle."""
+    for _ in range(_LONGEST_CHAIN):
+        if not span_id:
+            return
+        yield span_id
+        span_id = trace.parents.get(span_id, 0)

@@ -1,0 +1,340 @@
+"""From the SDK's spans and log records to the client: mapped, joined, handed on.
+
+The one way for every adapter. Spans come from any thread, one by one or in batches; what they give is joined
+(`mapping.identity`) under a lock, and made and handed on outside of it, since that runs the application's
+code. What waits for its server span leaves in time by a thread that lives only while something waits, and
+before that whenever the client flushes, the process ends, or SIGTERM comes.
+
+A fork leaves the parent what waits there; the child begins anew. The process's id tells, since a fork need
+not run any hook (uWSGI).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import Span as SdkSpan
+from opentelemetry.trace import Span, SpanContext, SpanKind
+
+from otel_analytics import process
+from otel_analytics.client import AnalyticsClient
+from otel_analytics.delivery.logs import logger
+from otel_analytics.errors import FOREIGN_ERRORS, ConfigError
+from otel_analytics.mapping.engagements import Occurrence
+from otel_analytics.mapping.identity import NO_REQUEST, EndedSpan, Requests, Settled
+from otel_analytics.mapping.options import options_from_config
+from otel_analytics.mapping.reading import NotMade, link_of
+from otel_analytics.mapping.spans import SpanMapper
+
+_MOST_OPEN_REQUESTS: Final = 10_000
+_LOCK_SECONDS: Final = 1.0
+_TAKEN_BY: Final = "_otel_analytics_taken_by"
+
+
+class Adapter:
+    """What every adapter has: a client of its own or one it shares, and the intake before it.
+
+    Args:
+        client: A client to share; the adapter leaves it open at its own shutdown.
+        given: Options of a client of its own.
+
+    Raises:
+        ConfigError: An option has a value it cannot have, or there are both.
+    """
+
+    def __init__(self, client: AnalyticsClient | None, given: Mapping[str, Any]) -> None:
+        if client is not None and any(value is not None for value in given.values()):
+            raise ConfigError("client: give either a client or options; the client has its own")
+        self._owns_client = client is None
+        self._client = client or AnalyticsClient(**given)
+        self._intake = intake_of(self._client)
+        self._closed = False
+
+    @property
+    def client(self) -> AnalyticsClient:
+        """The client that delivers; track further events with it, or ask it for `stats`."""
+        return self._client
+
+    def force_flush(self, timeout_millis: float = 30_000) -> bool:
+        """Wait until everything taken before is delivered or dropped, at most ``timeout_millis``."""
+        return self._client.flush(timeout_millis)
+
+    def shutdown(self, timeout_millis: float = 30_000) -> None:
+        """Deliver what is left and close.
+
+        Args:
+            timeout_millis: Longest wait, milliseconds. `BatchSpanProcessor` passes what is left of its 30
+                seconds, so the option ``shutdown_timeout_millis`` wins where it is less.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        timeout = min(timeout_millis, self._client.config.shutdown_timeout_millis)
+        if self._owns_client:
+            self._client.shutdown(timeout)
+        else:
+            self._client.flush(timeout)
+
+
+def intake_of(client: AnalyticsClient) -> SpanIntake:
+    """Return the intake before a client, one for all its adapters: what they take is joined."""
+    known = (each for each in client.upstream if isinstance(each, SpanIntake))
+    return next(known, None) or SpanIntake(client)
+
+
+class SpanIntake:
+    """Maps and joins spans and hands their events to a client; safe to call from any thread, never raises.
+
+    Args:
+        client: Delivers; its options say how spans are mapped.
+    """
+
+    def __init__(self, client: AnalyticsClient) -> None:
+        self.client = client
+        self.mapper = SpanMapper(options_from_config(client.config), client.form)
+        self._states: dict[int, _State] = {}
+        self._mark = client.config.endpoint
+        self.has_exporter = False
+        client.add_upstream(self)
+        self._state()
+
+    def started(self, span: SdkSpan) -> None:
+        """Learn of a span that has started.
+
+        Args:
+            span: A recording span of the SDK.
+        """
+        state = self._state()
+        is_server = span.kind is SpanKind.SERVER
+        link = link_of(span)
+        if is_server:
+            state.remember(link.span_id, span)
+        with state.lock:
+            settled = state.requests.started(link, time.monotonic(), is_server=is_server)
+        if settled:
+            self._hand_on(settled)
+
+    def take(
+        self, spans: Iterable[ReadableSpan], *, patience_millis: float = 0, is_first: bool = False
+    ) -> None:
+        """Take ended spans.
+
+        Args:
+            spans: Ended spans, of any kind, as they ended.
+            patience_millis: Longest wait, milliseconds, for room in the client's queue.
+            is_first: Whether the spans come straight from the SDK: an exporter for the same collector then
+                leaves them alone.
+        """
+        settled: list[Settled] = []
+        doubles = 0
+        for span in spans:
+            if not is_first and getattr(span, _TAKEN_BY, None) == self._mark:
+                doubles += 1
+                continue
+            ended = self._read(span)
+            if ended is None:
+                continue
+            settled += self._join(ended)
+            if is_first and ended.drafts:
+                setattr(span, _TAKEN_BY, self._mark)
+        if settled:
+            self._hand_on(settled, patience_millis)
+        if doubles:
+            self.client.note("taken_twice", doubles, _TAKEN_TWICE)
+
+    def happened(self, occurrences: Iterable[Occurrence]) -> None:
+        """Take what happened beside the spans; a business event is joined to its span's request.
+
+        Args:
+            occurrences: Log records, or what application code tells.
+        """
+        state = self._state()
+        settled: list[Settled] = []
+        for draft, _ in self.mapper.draft_all(occurrences):
+            if draft.link.trace_id:
+                with state.lock:
+                    settled += state.requests.happened(draft, time.monotonic())
+            else:
+                settled.append((draft, NO_REQUEST))
+        self._hand_on([*settled, *self._released(state)])
+
+    def release(self) -> None:
+        """Hand on whatever waits, with what is known by now."""
+        state = self._state()
+        # A signal's handler may have interrupted whoever holds the lock.
+        if not state.lock.acquire(timeout=_LOCK_SECONDS):
+            return
+        try:
+            settled = state.requests.drain()
+        finally:
+            state.lock.release()
+        state.wake.set()
+        self._hand_on(settled)
+
+    def tell(self, occurrence: Occurrence) -> None:
+        """Take what application code tells, which is meant to be a business event.
+
+        Args:
+            occurrence: What happened.
+        """
+        try:
+            if self.mapper.draft_all((occurrence,)):
+                self.happened((occurrence,))
+                return
+        except FOREIGN_ERRORS:
+            logger.debug("an event could not be made", exc_info=True)
+        self.client.refuse("invalid")
+        self.client.note("unknown_event", 1, _UNKNOWN_EVENT)
+
+    def will_see(self, span: Span) -> bool:
+        """Whether a span is recorded and comes here when it ends."""
+        context = span.get_span_context()
+        if not span.is_recording():
+            return False
+        state = self._state()
+        with state.lock:
+            is_seen = state.requests.is_open(context.trace_id, context.span_id)
+        return is_seen or (self.has_exporter and context.trace_flags.sampled)
+
+    def server_span(self, context: SpanContext) -> Span | None:
+        """Return the open server span of the request in which a span is; `None` where none is known."""
+        state = self._state()
+        with state.lock:
+            span_id = state.requests.server_above(context.trace_id, context.span_id)
+        return state.servers.get(span_id)
+
+    def at_exit(self) -> None:
+        """Do nothing: the client's delivery has what waits released before it ends."""
+
+    def before_fork(self) -> None:
+        """Do nothing: a child begins anew."""
+
+    def after_fork_in_parent(self) -> None:
+        """Do nothing."""
+
+    def after_fork_in_child(self) -> None:
+        """Do nothing."""
+
+    def _read(self, span: ReadableSpan) -> EndedSpan | None:
+        try:
+            ended = self.mapper.read(span)
+        except Exception:  # noqa: BLE001 - one span that cannot be read must not take its batch along
+            logger.debug("a span could not be mapped", exc_info=True)
+            self.client.refuse("invalid")
+            return None
+        if span.dropped_events:
+            self.client.note("span_limits", span.dropped_events, _SPAN_LIMITS)
+        return ended
+
+    def _join(self, ended: EndedSpan) -> Sequence[Settled]:
+        state = self._state()
+        state.servers.pop(ended.link.span_id, None)
+        with state.lock:
+            settled = state.requests.ended(ended, time.monotonic())
+        return [*settled, *self._released(state)] if state.requests.waiting else settled
+
+    def _released(self, state: _State) -> Sequence[Settled]:
+        """Return what may not wait: all, where nobody would come back for it."""
+        if not state.requests.waiting:
+            return ()
+        if self.client.config.identity_wait_millis and not process.is_exiting() and self._is_timed(state):
+            return ()
+        with state.lock:
+            return state.requests.drain()
+
+    def _is_timed(self, state: _State) -> bool:
+        """Have a thread come back for what waits; return whether there is one."""
+        if state.timer is not None:
+            return True
+        try:
+            threading.Thread(
+                target=self._release_in_time, args=(state,), name="otel-analytics-join", daemon=True
+            ).start()
+        except RuntimeError:  # the interpreter is ending, or has no threads left
+            return False
+        return True
+
+    def _release_in_time(self, state: _State) -> None:
+        me = threading.current_thread()
+        while True:
+            with state.lock:
+                # Of two threads started at once the second finds the first.
+                due = state.requests.next_due if state.timer in (None, me) else None
+                if due is None:
+                    state.timer = None if state.timer is me else state.timer
+                    return
+                state.timer = me
+                state.wake.clear()
+            state.wake.wait(max(due - time.monotonic(), 0.0))
+            with state.lock:
+                settled = state.requests.due(time.monotonic())
+            self._hand_on(settled)
+
+    def _hand_on(self, settled: Sequence[Settled], patience_millis: float = 0) -> None:
+        events = []
+        for draft, request in settled:
+            try:
+                made = draft.make(request)
+            except Exception:  # noqa: BLE001 - an attribute of somebody's own class
+                logger.debug("an event could not be made", exc_info=True)
+                self.client.refuse("invalid")
+                continue
+            if isinstance(made, NotMade):
+                self.client.refuse(made.reason)
+            else:
+                events.append(made)
+        self.client.submit(events, patience_millis=patience_millis)
+        self._note()
+
+    def _note(self) -> None:
+        folded = self.mapper.take_folded_endpoints()
+        if folded:
+            self.client.note("endpoints_folded", folded, _FOLDED)
+        redacted = self.mapper.take_redacted_ids()
+        if redacted:
+            self.client.note("ids_redacted", redacted, _REDACTED)
+        doubles = self._state().requests.take_doubles()
+        if doubles:
+            self.client.note("recorded_twice", doubles, _RECORDED_TWICE)
+
+    def _state(self) -> _State:
+        try:
+            return self._states[os.getpid()]
+        except KeyError:
+            state = self._states.setdefault(
+                os.getpid(), _State(self.client.config.identity_wait_millis / 1000)
+            )
+            process.register(self)
+            for other in [pid for pid in self._states if pid != os.getpid()]:
+                self._states.pop(other, None)
+            return state
+
+
+class _State:
+    """What an intake holds in one process."""
+
+    def __init__(self, wait: float) -> None:
+        self.lock = threading.Lock()
+        self.requests = Requests(wait)
+        self.servers: dict[int, Span] = {}
+        self.timer: threading.Thread | None = None
+        self.wake = threading.Event()
+
+    def remember(self, span_id: int, server_span: Span) -> None:
+        """Keep a server span while it is open; the oldest of too many never ends."""
+        if len(self.servers) >= _MOST_OPEN_REQUESTS:
+            self.servers.pop(next(iter(self.servers)), None)
+        self.servers[span_id] = server_span
+
+
+_FOLDED = "calls without a route were folded into {other}; see max_endpoints"
+_REDACTED = "spans came with a placeholder where a user or session was; their events are nobody's"
+_SPAN_LIMITS = "spans lost events before they came here; raise OTEL_SPAN_EVENT_COUNT_LIMIT"
+_UNKNOWN_EVENT = "an event that is no business event was tracked; name it in business_events"
+_RECORDED_TWICE = "events were recorded as a span event and as a log record, and are counted once"
+_TAKEN_TWICE = "spans came through AnalyticsSpanProcessor already, and AnalyticsSpanExporter left them alone"
