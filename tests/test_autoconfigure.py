@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 import os
 import subprocess
@@ -35,11 +36,11 @@ def collector() -> Iterator[FaultyCollector]:
         yield running
 
 
-def run_instrumented(**variables: str) -> subprocess.CompletedProcess[str]:
+def run_instrumented(program: str = PROGRAM, /, **variables: str) -> subprocess.CompletedProcess[str]:
     quiet = {"OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none", "OTEL_SERVICE_NAME": "shop"}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
     return subprocess.run(
-        [INSTRUMENT, sys.executable, "-c", PROGRAM],
+        [INSTRUMENT, sys.executable, "-c", program],
         env={**inherited, **quiet, **variables},
         capture_output=True,
         text=True,
@@ -204,3 +205,119 @@ def test_a_bad_setting_in_yaml_is_one_line(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "application done\n")
     assert "did you mean endpoint?" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+MANY = """
+from opentelemetry import trace
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags
+
+tracer = trace.get_tracer("program")
+for number in range(200):
+    parent = SpanContext(number + 1, number + 1, is_remote=True, trace_flags=TraceFlags(0))
+    above = trace.set_span_in_context(NonRecordingSpan(parent)) if number % 2 else None
+    with tracer.start_as_current_span(
+        "POST /pay", above, kind=SpanKind.SERVER, attributes={"http.method": "POST", "http.route": "/pay"}
+    ) as server:
+        server.set_attribute("user.id", f"u-{number}")
+        with tracer.start_as_current_span("query", kind=SpanKind.CLIENT):
+            pass
+        with tracer.start_as_current_span("charge") as charge:
+            charge.add_event("payment_processed", {"n": number})
+"""
+SAMPLED_OUT = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.1"}
+
+
+@pytest.mark.parametrize("exporters", ["analytics", "otlp,analytics", "analytics,otlp"])
+def test_unsampled_calls_are_counted_with_their_users(collector: FaultyCollector, exporters: str) -> None:
+    with FaultyCollector() as otlp:
+        done = run_instrumented(
+            MANY,
+            OTEL_TRACES_EXPORTER=exporters,
+            OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
+            OTEL_EXPORTER_OTLP_ENDPOINT=otlp.url,
+            OTEL_EXPORTER_ANALYTICS_ENDPOINT=collector.url,
+            **SAMPLED_OUT,
+        )
+        assert done.returncode == 0, done.stderr
+        traced = sum(_spans_in(request.body) for request in otlp.requests)
+    assert sorted(body["userId"] for body in collector.bodies("view")) == sorted(
+        f"u-{number}" for number in range(200)
+    )
+    payments = {body["metadata"]["n"]: body["userId"] for body in collector.bodies("engagement")}
+    assert payments == {number: f"u-{number}" for number in range(200)}
+    # A tenth of the half that has no unsampled parent, three spans each; none without the exporter.
+    assert traced % 3 == 0
+    assert traced < 3 * 40
+    assert (traced > 0) == ("otlp" in exporters)
+
+
+def _spans_in(body: bytes) -> int:
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (  # noqa: PLC0415 - not in the oldest run
+        ExportTraceServiceRequest,
+    )
+
+    request = ExportTraceServiceRequest.FromString(gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body)
+    return sum(len(scope.spans) for resource in request.resource_spans for scope in resource.scope_spans)
+
+
+def test_counting_unsampled_calls_can_be_turned_off(collector: FaultyCollector) -> None:
+    done = run_instrumented(
+        MANY,
+        OTEL_TRACES_EXPORTER="analytics",
+        OTEL_EXPORTER_ANALYTICS_ENDPOINT=collector.url,
+        OTEL_EXPORTER_ANALYTICS_COUNT_UNSAMPLED="false",
+        **SAMPLED_OUT,
+    )
+    assert done.returncode == 0
+    views = collector.bodies("view")
+    # The processor sees what is recorded, and nothing else is.
+    assert len(views) < 40
+    assert len(views) == len(collector.bodies("engagement"))
+
+
+LOG_EVENTS = """
+import logging
+from opentelemetry import trace
+
+with trace.get_tracer("program").start_as_current_span(
+    "GET", kind=trace.SpanKind.SERVER, attributes={"http.method": "GET", "http.route": "/a", "user.id": "u-1"}
+):
+    logging.getLogger("shop").warning("paid", extra={"event.name": "payment_processed"})
+"""
+
+
+def test_log_based_events_of_the_environment_are_joined_to_their_requests(collector: FaultyCollector) -> None:
+    done = run_instrumented(
+        LOG_EVENTS,
+        OTEL_TRACES_EXPORTER="analytics",
+        OTEL_LOGS_EXPORTER="analytics",
+        OTEL_PYTHON_LOGGING_AUTO_INSTRUMENTATION_ENABLED="true",
+        OTEL_EXPORTER_ANALYTICS_ENDPOINT=collector.url,
+        **SAMPLED_OUT,
+    )
+    assert done.returncode == 0, done.stderr
+    (payment,) = collector.bodies("engagement")
+    assert (payment["userId"], payment["targetId"]) == ("u-1", "GET:/a")
+    assert len(collector.bodies("view")) == 1
+
+
+NO_ADAPTER = """
+from otel_analytics import identify, track
+
+identify("nobody")
+track("payment_processed", user_id="u-1", order_id="o-1")
+"""
+
+
+def test_track_needs_no_set_up_but_the_environment(collector: FaultyCollector) -> None:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
+    done = subprocess.run(
+        [sys.executable, "-c", NO_ADAPTER],
+        env={**inherited, "OTEL_EXPORTER_ANALYTICS_ENDPOINT": collector.url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [body["targetId"] for body in collector.bodies("engagement")] == ["o-1"]

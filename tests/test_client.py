@@ -81,9 +81,10 @@ def test_numbers_are_ids_too() -> None:
 
 def test_strangers_are_not_one_user_unless_a_text_is_given_for_them() -> None:
     with FaultyCollector() as collector:
-        with AnalyticsClient(collector.url) as client, AnalyticsClient(
-            collector.url, anonymous_user_id="somebody"
-        ) as fixed:
+        with (
+            AnalyticsClient(collector.url) as client,
+            AnalyticsClient(collector.url, anonymous_user_id="somebody") as fixed,
+        ):
             for _ in range(3):
                 client.track_engagement(None, "m", "t", "content")
             fixed.track_engagement(None, "m", "t", "content")

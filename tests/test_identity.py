@@ -27,7 +27,11 @@ from otel_analytics import (
 )
 from otel_analytics.testing import FaultyCollector
 
-ROUTE = {"http.request.method": "POST", "http.route": "/pay", "http.response.status_code": 200}
+ROUTE: dict[str, str | int] = {
+    "http.request.method": "POST",
+    "http.route": "/pay",
+    "http.response.status_code": 200,
+}
 REMOTE = SpanContext(0xABC, 0xDEF, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))
 
 
