@@ -14,6 +14,7 @@ from typing import Any
 
 from otel_analytics.errors import ConfigError
 from otel_analytics.events import BusinessEvent
+from otel_analytics.mapping import semconv
 from otel_analytics.option_kinds import (
     BaseUrl,
     BusinessEvents,
@@ -23,6 +24,7 @@ from otel_analytics.option_kinds import (
     HeaderValue,
     Hook,
     Kind,
+    Names,
     Number,
     Patterns,
     Text,
@@ -30,6 +32,7 @@ from otel_analytics.option_kinds import (
 
 ENV_PREFIX = "OTEL_EXPORTER_ANALYTICS_"
 _DAY_MILLIS = 86_400_000
+IDENTITY_KEYS = (*semconv.USER_ID, *semconv.SESSION_ID)
 
 
 def _option(default: Any, kind: Kind, text: str, *, secret: bool = False) -> Any:
@@ -150,6 +153,12 @@ class Config:
         5000,
         Number(0, 600_000, "milliseconds"),
         "Longest time an event waits for its request's server span to end, which tells its user; 0: none.",
+    )
+    trusted_baggage: tuple[str, ...] = _option(
+        (),
+        Names(*IDENTITY_KEYS),
+        "Keys of inbound baggage that tell who a request is from, such as `user.id`; none by default, since "
+        "anybody can send baggage. Needs the span processor.",
     )
     trusted_proxy_hops: int = _option(
         0,

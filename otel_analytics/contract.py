@@ -100,6 +100,7 @@ class CallMetadata(NamedTuple):
         method_original: What the client sent where ``method`` is ``_OTHER``.
         bot: Whether the client is none of flesh and blood.
         health_check: Whether nobody asked but an orchestrator.
+        sample_weight: How many calls this one stands for, where a sampler says so.
     """
 
     method: str
@@ -111,6 +112,7 @@ class CallMetadata(NamedTuple):
     method_original: str = ""
     bot: bool = False
     health_check: bool = False
+    sample_weight: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as hooks get it."""
@@ -129,12 +131,13 @@ class CallMetadata(NamedTuple):
             self.health_check,
         )
         trace = f',"traceId":"{self.trace_id}","spanId":"{self.span_id}"' if self.trace_id else ""
-        return f"{before}{trace}{after}"
+        weight = "" if self.sample_weight is None else f',"sampleWeight":{number_json(self.sample_weight)}'
+        return f"{before}{trace}{after}{weight}"
 
 
 _CALL_KEYS = (
     *("method", "route", "traceId", "spanId", "statusCode"),
-    *("userAgent", "methodOriginal", "bot", "healthCheck"),
+    *("userAgent", "methodOriginal", "bot", "healthCheck", "sampleWeight"),
 )
 
 

@@ -259,6 +259,20 @@ class Patterns:
         return patterns
 
 
+class Names(Patterns):
+    """Some of a set of names; in the environment separated by commas."""
+
+    def __init__(self, *names: str) -> None:
+        self._names = names
+
+    def check(self, value: Any) -> tuple[str, ...]:
+        """Return the names as a tuple."""
+        chosen = super().check(value)
+        if not set(chosen) <= set(self._names):
+            raise ValueError(f"must be a list of some of {', '.join(self._names)}")
+        return chosen
+
+
 @dataclass(frozen=True)
 class Hook:
     """A function of the application's; it cannot come from the environment."""

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from opentelemetry import baggage, trace
 from opentelemetry import context as otel_context
-from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
-from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, TraceFlags
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, TraceFlags, TraceState
 
 from otel_analytics import (
     AnalyticsClient,
@@ -378,6 +378,45 @@ def test_processor_and_exporter_beside_each_other_count_once(collector: FaultyCo
     assert len(collector.bodies("view")) == 1
     beside.shutdown()
     shop.client.shutdown(0)
+
+
+@pytest.mark.parametrize(("trusted", "user"), [((), None), (("user.id",), "u-1")])
+def test_baggage_tells_who_it_is_only_where_it_is_trusted(
+    trusted: tuple[str, ...], user: str | None, collector: FaultyCollector
+) -> None:
+    shop = open_shop("processor", collector, trusted_baggage=trusted)
+    sent = baggage.set_baggage("session.id", "s-1", baggage.set_baggage("user.id", "u-1"))
+    server = shop.provider.get_tracer("shop").start_span("GET", sent, kind=SpanKind.SERVER, attributes=ROUTE)
+    child = shop.start("charge", server)
+    child.add_event("payment_processed")
+    child.end()
+    server.end()
+    (view,) = shop.views()
+    assert view.get("userId") == user
+    assert view["sessionId"] != "s-1"
+    assert (shop.engagements()[0]["userId"] == "u-1") == (user is not None)
+    shop.client.shutdown(0)
+
+
+def test_events_added_to_ended_spans_are_counted(collector: FaultyCollector) -> None:
+    shop = open_shop("processor", collector)
+    server = shop.start("POST /pay", server=True)
+    server.end()
+    server.add_event("payment_processed")
+    server.set_attribute("user.id", "too late")
+    assert shop.client.stats().noted["ended_spans"] == 1
+    shop.client.shutdown(0)
+
+
+def test_only_an_exporter_alone_weighs_what_it_sees(shop: Shop, request: pytest.FixtureRequest) -> None:
+    state = TraceState([("ot", "th:c;rv:6e6d1a75832a2f")])
+    context = SpanContext(0xABC, 0xDEF, is_remote=True, trace_flags=REMOTE.trace_flags, trace_state=state)
+    server = shop.start("POST /pay", NonRecordingSpan(context), server=True)
+    server.add_event("payment_processed")
+    server.end()
+    is_alone = "processor" not in request.node.name
+    for body in (*shop.views(), *shop.engagements()):
+        assert body["metadata"].get("sampleWeight") == (4 if is_alone else None)
 
 
 # identify and track

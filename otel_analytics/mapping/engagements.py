@@ -31,7 +31,7 @@ class Occurrence(NamedTuple):
         event_id: The id of the engagement that it may become.
         link: The span on which it happened.
         trace_id: 32 hex digits.
-        trace: The metadata by which it is found in the traces.
+        trace: The metadata by which it is found in the traces, and how many it stands for.
         span_name: The last resort for a target.
         is_log: Whether a log record tells it.
     """
@@ -42,7 +42,7 @@ class Occurrence(NamedTuple):
     event_id: str
     link: Link
     trace_id: str
-    trace: Mapping[str, str]
+    trace: Mapping[str, Any]
     span_name: str = ""
     is_log: bool = False
 
@@ -78,13 +78,15 @@ def drafted(occurrence: Occurrence, options: MappingOptions, form: Form) -> Draf
 def span_events(reading: SpanReading) -> Iterator[Occurrence]:
     """Yield each event of a span; its id counts those of the same name and time before it."""
     ordinals: Counter[tuple[str, int]] = Counter()
-    trace_id, span_id = reading.trace_id, reading.span_id
+    trace_id, span_id, found_by = reading.trace_id, reading.span_id, reading.trace
+    if reading.weight is not None:
+        found_by = {**found_by, "sampleWeight": reading.weight}
     for event in reading.span.events:
         key = name, nanos = as_text(event.name), event.timestamp or reading.start
         event_id = ids.engagement_id(trace_id, span_id, name, nanos, ordinals[key])
         ordinals[key] += 1
         yield Occurrence(
-            *(name, nanos, attributes_of(event), event_id, reading.link, trace_id, reading.trace),
+            *(name, nanos, attributes_of(event), event_id, reading.link, trace_id, found_by),
             bare_url(as_text(reading.span.name)),
         )
 

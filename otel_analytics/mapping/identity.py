@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 _MOST_TRACES: Final = 4_096
 _MOST_LINKS: Final = 100_000
@@ -198,8 +198,16 @@ class Requests:
         """When `due` is to be called next; `None` while nothing waits."""
         return self._dues[0][0] if self._waiting and self._dues else None
 
-    def started(self, link: Link, now: float, *, is_server: bool) -> Sequence[Settled]:
+    def started(
+        self, link: Link, now: float, *, is_server: bool, said: Said | None = None
+    ) -> Sequence[Settled]:
         """Learn of a span's place while it is open, where that can be seen.
+
+        Args:
+            link: Its place.
+            now: The clock's time.
+            is_server: Whether it is a server span.
+            said: Who it is for, as far as that is known when it starts; what it says at its end wins.
 
         Returns:
             What has to leave to make room.
@@ -211,6 +219,8 @@ class Requests:
             trace = self._traces[link.trace_id] = _Trace()
         if self._place(trace, link):
             trace.open[link.span_id] = is_server
+            if said is not None:
+                trace.said[link.span_id] = said
         return settled
 
     def ended(self, span: EndedSpan, now: float) -> Sequence[Settled]:
@@ -223,16 +233,7 @@ class Requests:
                 return settled
             settled += self._make_room(now)
             trace = self._traces[link.trace_id] = _Trace()
-        if trace.open.pop(link.span_id, None) is None:
-            self._place(trace, link)
-        if said is not None:
-            trace.said[link.span_id] = said
-        if request is not None:
-            trace.requests[link.span_id] = request
-            if link.parent_id:
-                trace.inner[link.parent_id] = link.span_id
-        if not link.parent_id:
-            trace.root_ended = True
+        self._note_end(trace, link, said, request)
         if drafts or trace.waiting:
             settled += self._settle(link, trace, drafts, now + self._wait)
         if trace.root_ended and not trace.open and not trace.waiting:
@@ -278,6 +279,20 @@ class Requests:
         return trace is not None and span_id in trace.open
 
     # What is kept, and for how long
+
+    def _note_end(self, trace: _Trace, link: Link, said: Said | None, request: Request | None) -> None:
+        span_id = link.span_id
+        if trace.open.pop(span_id, None) is None:
+            self._place(trace, link)
+        at_start = trace.said.get(span_id) if trace.said else None
+        if said is not None:
+            trace.said[span_id] = said if at_start is None else _either(said, at_start)
+        if request is not None:
+            trace.requests[span_id] = request if at_start is None else _either(request, at_start)
+            if link.parent_id:
+                trace.inner[link.parent_id] = span_id
+        if not link.parent_id:
+            trace.root_ended = True
 
     def _place(self, trace: _Trace, link: Link) -> bool:
         if len(trace.parents) >= _MOST_LINKS_OF_A_TRACE:
@@ -377,6 +392,16 @@ class Requests:
             self._uncount(late)
             settled += [(draft, _with_what_is_known(trace, draft)) for draft, _ in late]
         return settled
+
+
+_Speaker = TypeVar("_Speaker", Said, Request)
+
+
+def _either(first: _Speaker, then: Said) -> _Speaker:
+    """Let somebody else say what the first does not."""
+    return first._replace(
+        user_id=first.user_id or then.user_id, session_id=first.session_id or then.session_id
+    )
 
 
 _Found = Request | int | None

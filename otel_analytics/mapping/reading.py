@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import re
+from typing import Any, Final, NamedTuple
 
 from otel_analytics.contract import Kind
 from otel_analytics.mapping import semconv
@@ -11,6 +12,9 @@ from otel_analytics.mapping.privacy import first_known
 from otel_analytics.mapping.values import Attributes, attributes_of
 
 _64_BITS = 2**64 - 1
+_THRESHOLD_DIGITS: Final = 14
+_THRESHOLD = re.compile(r"(?:^|;)th:([0-9a-f]{1,14})(?:;|$)")
+_ALL_OF_THEM: Final = 2**56
 
 
 class SpanReading(NamedTuple):
@@ -24,6 +28,7 @@ class SpanReading(NamedTuple):
         start: Nanoseconds since the epoch; the end of a span that has no start, 0 without either.
         user_id: Who the span says did it; empty where it does not.
         session_id: In which visit; empty where it does not.
+        weight: How many spans it stands for, where only sampled ones are seen and their sampler says so.
     """
 
     span: Any
@@ -33,6 +38,7 @@ class SpanReading(NamedTuple):
     start: int
     user_id: str
     session_id: str
+    weight: float | None = None
 
     @property
     def link(self) -> Link:
@@ -40,7 +46,7 @@ class SpanReading(NamedTuple):
         return link_of(self.span)
 
     @property
-    def trace(self) -> dict[str, str]:
+    def trace(self) -> dict[str, Any]:
         """The metadata by which an event is found in the traces; empty without a span context."""
         return {"traceId": self.trace_id, "spanId": self.span_id} if self.span.context else {}
 
@@ -73,6 +79,23 @@ def read(span: Any) -> SpanReading:
         first_known(attributes, semconv.USER_ID),
         first_known(attributes, semconv.SESSION_ID),
     )
+
+
+def sample_weight(span: Any) -> float | None:
+    """Return how many spans a sampled one stands for; `None` where its sampler does not say.
+
+    A consistent probability sampler writes its rejection threshold into the trace state, ``ot=th:c``: up to
+    14 hex digits of a 56-bit number, trailing zeros left out (specification, "TraceState: Probability
+    Sampling").
+    """
+    context = span.context
+    said = context.trace_state.get("ot") if context is not None and context.trace_state else None
+    found = _THRESHOLD.search(said or "")
+    if found is None:
+        return None
+    rejected = int(found[1].ljust(_THRESHOLD_DIGITS, "0"), 16)
+    weight = round(_ALL_OF_THEM / (_ALL_OF_THEM - rejected), 3)
+    return int(weight) if weight.is_integer() else weight
 
 
 def link_of(span: Any) -> Link:

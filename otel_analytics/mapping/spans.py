@@ -22,7 +22,7 @@ from otel_analytics.mapping.engagements import IGNORED, Drafted, Occurrence, dra
 from otel_analytics.mapping.identity import Draft, EndedSpan, Request, Requests, Said
 from otel_analytics.mapping.options import MappingOptions
 from otel_analytics.mapping.privacy import is_redacted
-from otel_analytics.mapping.reading import NotMade, SpanReading, link_of, read
+from otel_analytics.mapping.reading import NotMade, SpanReading, link_of, read, sample_weight
 from otel_analytics.mapping.second_spans import SecondSpans
 from otel_analytics.mapping.values import as_text, first_text, is_true
 from otel_analytics.mapping.views import view
@@ -89,16 +89,19 @@ class SpanMapper:
         dropped = [each for each in made if isinstance(each, NotMade)]
         return Mapped([each for each in made if not isinstance(each, NotMade)] if dropped else made, dropped)
 
-    def read(self, span: ReadableSpan) -> EndedSpan:
+    def read(self, span: ReadableSpan, *, sampled_only: bool = False) -> EndedSpan:
         """Return what one ended span tells, with drafts of its events.
 
         Args:
             span: An ended span of the SDK; the mapping only reads its public attributes.
+            sampled_only: Whether it may stand for others that are never seen.
         """
         is_server = span.kind.name == "SERVER"
         if not is_server and not span.events and not (span.attributes and _names_somebody(span.attributes)):
             return EndedSpan(link_of(span))
         reading = read(span)
+        if sampled_only and (weight := sample_weight(span)) is not None:
+            reading = reading._replace(weight=weight)
         call = self._call(reading) if is_server else None
         drafts: list[Draft] = []
         event_users: tuple[str, ...] = ()

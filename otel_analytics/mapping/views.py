@@ -67,6 +67,7 @@ def _metadata(call: Call, route: str, reading: SpanReading, user_agent: str, age
         call.original_method[:_LONGEST_METHOD],
         agent.bot or semconv.SYNTHETIC in reading.attributes,
         agent.health_check or is_health_endpoint(route),
+        reading.weight,
     )
 
 

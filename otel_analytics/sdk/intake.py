@@ -17,6 +17,8 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from opentelemetry import baggage
+from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace import Span as SdkSpan
 from opentelemetry.trace import Span, SpanContext, SpanKind
@@ -25,9 +27,11 @@ from otel_analytics import process
 from otel_analytics.client import AnalyticsClient
 from otel_analytics.delivery.logs import logger
 from otel_analytics.errors import FOREIGN_ERRORS, ConfigError
+from otel_analytics.mapping import semconv
 from otel_analytics.mapping.engagements import Occurrence
-from otel_analytics.mapping.identity import NO_REQUEST, EndedSpan, Requests, Settled
+from otel_analytics.mapping.identity import NO_REQUEST, EndedSpan, Requests, Said, Settled
 from otel_analytics.mapping.options import options_from_config
+from otel_analytics.mapping.privacy import first_known
 from otel_analytics.mapping.reading import NotMade, link_of
 from otel_analytics.mapping.spans import SpanMapper
 
@@ -103,19 +107,23 @@ class SpanIntake:
         client.add_upstream(self)
         self._state()
 
-    def started(self, span: SdkSpan) -> None:
+    def started(self, span: SdkSpan, parent_context: Context | None = None) -> None:
         """Learn of a span that has started.
 
         Args:
             span: A recording span of the SDK.
+            parent_context: In which it started.
         """
         state = self._state()
         is_server = span.kind is SpanKind.SERVER
         link = link_of(span)
+        said = None
         if is_server:
             state.remember(link.span_id, span)
+            if self.client.config.trusted_baggage:
+                said = self._said_by_baggage(parent_context)
         with state.lock:
-            settled = state.requests.started(link, time.monotonic(), is_server=is_server)
+            settled = state.requests.started(link, time.monotonic(), is_server=is_server, said=said)
         if settled:
             self._hand_on(settled)
 
@@ -136,7 +144,7 @@ class SpanIntake:
             if not is_first and getattr(span, _TAKEN_BY, None) == self._mark:
                 doubles += 1
                 continue
-            ended = self._read(span)
+            ended = self._read(span, is_first=is_first)
             if ended is None:
                 continue
             settled += self._join(ended)
@@ -220,9 +228,15 @@ class SpanIntake:
     def after_fork_in_child(self) -> None:
         """Do nothing."""
 
-    def _read(self, span: ReadableSpan) -> EndedSpan | None:
+    def _said_by_baggage(self, context: Context | None) -> Said | None:
+        sent = baggage.get_all(context)
+        trusted = {key: sent[key] for key in self.client.config.trusted_baggage if key in sent}
+        said = Said(first_known(trusted, semconv.USER_ID), first_known(trusted, semconv.SESSION_ID))
+        return said if said.user_id or said.session_id else None
+
+    def _read(self, span: ReadableSpan, *, is_first: bool) -> EndedSpan | None:
         try:
-            ended = self.mapper.read(span)
+            ended = self.mapper.read(span, sampled_only=not is_first)
         except Exception:  # noqa: BLE001 - one span that cannot be read must not take its batch along
             logger.debug("a span could not be mapped", exc_info=True)
             self.client.refuse("invalid")

@@ -8,6 +8,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from otel_analytics.client import AnalyticsClient
+from otel_analytics.sdk.ended_spans import count_events_of_ended_spans
 from otel_analytics.sdk.intake import Adapter
 
 
@@ -41,11 +42,12 @@ class AnalyticsSpanProcessor(Adapter, SpanProcessor):
         super().__init__(
             client, {"endpoint": endpoint, "app_name": app_name, "write_key": write_key, **options}
         )
+        count_events_of_ended_spans()
 
-    def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002 - the SDK's
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Learn where a span stands among those of its request."""
         if not self._closed:
-            self._intake.started(span)
+            self._intake.started(span, parent_context)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Map a span and hand its events on."""
