@@ -16,16 +16,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.trace import SpanKind
+from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
+from opentelemetry.trace import SpanKind, Tracer
 
-from otel_analytics import AnalyticsClient, AnalyticsSpanExporter
+from otel_analytics import AnalyticsClient, AnalyticsSpanExporter, AnalyticsSpanProcessor, count_unsampled
 
 SPANS = 20_000
 ROUNDS = int(os.environ.get("ROUNDS", "5"))
@@ -63,6 +65,29 @@ def ours(url: str) -> None:
     assert exporter.client.stats().delivered == SPANS, exporter.client.stats()
 
 
+def processor(url: str) -> None:
+    """The same spans straight from the SDK, without `BatchSpanProcessor`."""
+    analytics = AnalyticsSpanProcessor(url, max_queue_size=SPANS)
+    end_requests(analytics)
+    assert analytics.force_flush(60_000)
+    assert analytics.client.stats().delivered == SPANS, analytics.client.stats()
+    analytics.shutdown()
+
+
+def bare(_: str) -> None:
+    """What `processor` is measured above: the same spans, and nobody sees them."""
+    end_requests(SpanProcessor())
+
+
+def end_requests(processor: SpanProcessor) -> None:
+    provider = TracerProvider(resource=Resource({"service.name": "shop"}), shutdown_on_exit=False)
+    provider.add_span_processor(processor)
+    tracer = provider.get_tracer("benchmark")
+    for _ in range(SPANS):
+        with tracer.start_as_current_span("GET", kind=SpanKind.SERVER, attributes=REQUEST):
+            pass
+
+
 def otlp(url: str) -> None:
     make_spans(OTLPSpanExporter(f"{url}/v1/traces"))
 
@@ -86,7 +111,73 @@ def tracked(url: str) -> None:
     sys.stderr.write(f"{spent / SPANS * 1e6:.2f}\n")
 
 
-CONTENDERS: dict[str, Callable[[str], None]] = {"noop": noop, "ours": ours, "otlp": otlp, "tracked": tracked}
+CONTENDERS: dict[str, Callable[[str], None]] = {
+    "noop": noop,
+    "ours": ours,
+    "otlp": otlp,
+    "bare": bare,
+    "processor": processor,
+    "tracked": tracked,
+}
+
+
+def unsampled(_: str) -> None:
+    """What a request costs that tracing samples out, with its children, before and after it is recorded."""
+    micros = {}
+    for name, is_counted in (("dropped", False), ("recorded", True)):
+        provider = TracerProvider(sampler=TraceIdRatioBased(0), shutdown_on_exit=False)
+        analytics = AnalyticsSpanProcessor("http://127.0.0.1:9", max_queue_size=100)
+        provider.add_span_processor(analytics)
+        if is_counted:
+            count_unsampled(provider)
+        tracer = provider.get_tracer("benchmark")
+        micros[name] = [
+            _micros(partial(_request, tracer, inner, client)) for inner, client in ((0, 0), (5, 0), (0, 5))
+        ]
+        analytics.shutdown(0)
+    sys.stderr.write(f"{json.dumps(micros)}\n")
+
+
+def nothing(_: str) -> None:
+    """What the processor takes for the start and the end of a span that yields nothing."""
+    provider = TracerProvider(shutdown_on_exit=False)
+    analytics = AnalyticsSpanProcessor("http://127.0.0.1:9")
+    tracer = provider.get_tracer("benchmark")
+    micros = {}
+    with tracer.start_as_current_span("request", kind=SpanKind.SERVER):
+        for name, attributes in (
+            ("without attributes", {}),
+            ("with 5 attributes", dict.fromkeys("abcde", "x")),
+        ):
+            spans: list[Any] = [tracer.start_span("query", attributes=attributes) for _ in range(2_000)]
+            started = time.thread_time()
+            for span in spans:
+                analytics.on_start(span)
+            between = time.thread_time()
+            for span in spans:
+                analytics.on_end(span)
+            ended = time.thread_time()
+            micros[name] = [(between - started) / len(spans) * 1e6, (ended - between) / len(spans) * 1e6]
+    analytics.shutdown(0)
+    sys.stderr.write(f"{json.dumps(micros)}\n")
+
+
+def _micros(work: Callable[[], None]) -> float:
+    repeats = 2_000
+    started = time.thread_time()
+    for _ in range(repeats):
+        work()
+    return (time.thread_time() - started) / repeats * 1e6
+
+
+def _request(tracer: Tracer, inner: int, client: int) -> None:
+    with tracer.start_as_current_span("GET", kind=SpanKind.SERVER, attributes=REQUEST):
+        for _ in range(inner):
+            with tracer.start_as_current_span("work"):
+                pass
+        for _ in range(client):
+            with tracer.start_as_current_span("query", kind=SpanKind.CLIENT):
+                pass
 
 
 def metadata(_: str) -> None:
@@ -124,6 +215,17 @@ def import_millis(statement: str) -> float:
     program = f"import time; t = time.process_time(); {statement}; print((time.process_time() - t) * 1e3)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     return float(done.stdout)
+
+
+CALLERS: dict[str, Callable[[str], None]] = {"metadata": metadata, "nothing": nothing, "unsampled": unsampled}
+
+
+def caller_micros(name: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, __file__, name, ""], capture_output=True, text=True, check=True, timeout=300
+    )
+    micros: dict[str, Any] = json.loads(done.stderr.splitlines()[-1])
+    return micros
 
 
 def measure(name: str, url: str) -> tuple[float, float]:
@@ -168,7 +270,7 @@ def main() -> None:
         return
     if len(sys.argv) > 1:
         started = time.process_time()
-        {**CONTENDERS, "metadata": metadata}[sys.argv[1]](sys.argv[2])
+        {**CONTENDERS, **CALLERS}[sys.argv[1]](sys.argv[2])
         sys.stdout.write(f"{(time.process_time() - started) / SPANS * 1e6}\n")
         return
     costs: dict[str, list[float]] = {name: [] for name in CONTENDERS}
@@ -191,15 +293,20 @@ def main() -> None:
     print(
         f"otlp: {above['otlp']:.1f} us a SERVER span above noop, {above['otlp'] / above['ours']:.1f} x ours"
     )
+    print(f"processor: {median['processor'] - median['bare']:.1f} us a SERVER span above nobody")
     print(
         f"tracked directly: {median['tracked']:.1f} us an event delivered, of which its caller "
         f"{statistics.median(calls):.1f} us"
     )
-    done = subprocess.run(
-        [sys.executable, __file__, "metadata", ""], capture_output=True, text=True, check=True, timeout=300
-    )
-    for name, micros in json.loads(done.stderr.splitlines()[-1]).items():
+    for name, micros in caller_micros("metadata").items():
         print(f"a call with metadata of {name}: {micros:,.1f} us")
+    for name, (start, end) in caller_micros("nothing").items():
+        print(f"a span that yields nothing, {name}: {start:.2f} us at its start, {end:.2f} us at its end")
+    dropped, recorded = caller_micros("unsampled").values()
+    for what, before, after in zip(
+        ("alone", "with 5 inner", "with 5 CLIENT"), dropped, recorded, strict=True
+    ):
+        print(f"a request sampled out, {what}: {before:.1f} us dropped, {after:.1f} us counted")
     for name, statement in IMPORTS.items():
         millis = statistics.median(import_millis(statement) for _ in range(ROUNDS))
         print(f"importing {name}: {millis:.0f} ms")
