@@ -63,6 +63,8 @@ def test_it_can_be_switched_off(collector: FaultyCollector) -> None:
             SERVE_ONE + WAIT,
             OTEL_EXPORTER_ANALYTICS_ENDPOINT=collector.url,
             OTEL_EXPORTER_ANALYTICS_FLUSH_ON_SIGTERM="false",
+            OTEL_EXPORTER_ANALYTICS_BATCHING="on",
+            OTEL_EXPORTER_ANALYTICS_FLUSH_INTERVAL="60000",
         )
         assert collector.requests == []
     assert status == -signal.SIGTERM
@@ -164,8 +166,8 @@ time.sleep(0.5)
 started = time.monotonic()
 child.terminate()
 child.join()
-print("ready", flush=True)
 print(child.exitcode, time.monotonic() - started < 1, file=sys.stderr, flush=True)
+print("ready", flush=True)
 """
     with collector:
         collector.behave(then=Hang(millis=60_000))

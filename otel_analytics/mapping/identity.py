@@ -240,6 +240,17 @@ class Requests:
             self._set_aside(link.trace_id, trace, now + 2 * self._wait)  # log records may come late
         return settled
 
+    def passed(self, trace_id: int, span_id: int, parent_id: int) -> bool:
+        """Note that a span has ended that has nothing to tell, as most; return whether that was all.
+
+        Where it was not - somebody waits for the span, or its trace is over with it - it is for `ended`.
+        """
+        trace = self._traces.get(trace_id)
+        if trace is None or not parent_id or trace.waiting or span_id not in trace.open:
+            return False
+        del trace.open[span_id]
+        return bool(trace.open) or not trace.root_ended
+
     def happened(self, draft: Draft, now: float) -> Sequence[Settled]:
         """Take an event by itself, whose span may be open, over or unseen; return as `ended` does."""
         settled: list[Settled] = []

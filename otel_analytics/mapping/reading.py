@@ -11,6 +11,7 @@ from otel_analytics.mapping.identity import Link
 from otel_analytics.mapping.privacy import first_known
 from otel_analytics.mapping.values import Attributes, attributes_of
 
+_WHO: Final = frozenset((*semconv.USER_ID, *semconv.SESSION_ID))
 _64_BITS = 2**64 - 1
 _THRESHOLD_DIGITS: Final = 14
 _THRESHOLD = re.compile(r"(?:^|;)th:([0-9a-f]{1,14})(?:;|$)")
@@ -96,6 +97,14 @@ def sample_weight(span: Any) -> float | None:
     rejected = int(found[1].ljust(_THRESHOLD_DIGITS, "0"), 16)
     weight = round(_ALL_OF_THEM / (_ALL_OF_THEM - rejected), 3)
     return int(weight) if weight.is_integer() else weight
+
+
+def tells_nothing(span: Any) -> bool:
+    """Whether a span that is no server span has neither events nor anybody's name: most have not."""
+    # The public `events` copies them, which would be most of what such a span costs.
+    if getattr(span, "_events", True) and span.events:
+        return False
+    return _WHO.isdisjoint(attributes_of(span))
 
 
 def link_of(span: Any) -> Link:

@@ -22,7 +22,7 @@ from otel_analytics.mapping.engagements import IGNORED, Drafted, Occurrence, dra
 from otel_analytics.mapping.identity import Draft, EndedSpan, Request, Requests, Said
 from otel_analytics.mapping.options import MappingOptions
 from otel_analytics.mapping.privacy import is_redacted
-from otel_analytics.mapping.reading import NotMade, SpanReading, link_of, read, sample_weight
+from otel_analytics.mapping.reading import NotMade, SpanReading, link_of, read, sample_weight, tells_nothing
 from otel_analytics.mapping.second_spans import SecondSpans
 from otel_analytics.mapping.values import as_text, first_text, is_true
 from otel_analytics.mapping.views import view
@@ -97,7 +97,7 @@ class SpanMapper:
             sampled_only: Whether it may stand for others that are never seen.
         """
         is_server = span.kind.name == "SERVER"
-        if not is_server and not span.events and not (span.attributes and _names_somebody(span.attributes)):
+        if not is_server and tells_nothing(span):
             return EndedSpan(link_of(span))
         reading = read(span)
         if sampled_only and (weight := sample_weight(span)) is not None:
@@ -155,7 +155,3 @@ class SpanMapper:
         said = (as_text(reading.attributes[key]) for key in _WHO if key in reading.attributes)
         if any(is_redacted(text) for text in said):
             self._redacted.append(None)
-
-
-def _names_somebody(attributes: Any) -> bool:
-    return not _WHO.isdisjoint(attributes)

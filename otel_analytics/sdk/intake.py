@@ -32,9 +32,10 @@ from otel_analytics.mapping.engagements import Occurrence
 from otel_analytics.mapping.identity import NO_REQUEST, EndedSpan, Requests, Said, Settled
 from otel_analytics.mapping.options import options_from_config
 from otel_analytics.mapping.privacy import first_known
-from otel_analytics.mapping.reading import NotMade, link_of
+from otel_analytics.mapping.reading import NotMade, link_of, tells_nothing
 from otel_analytics.mapping.spans import SpanMapper
 
+_SERVER: Final = SpanKind.SERVER  # a look-up costs a call on Python 3.10, and this is asked for every span
 _MOST_OPEN_REQUESTS: Final = 10_000
 _LOCK_SECONDS: Final = 1.0
 _TAKEN_BY: Final = "_otel_analytics_taken_by"
@@ -115,7 +116,7 @@ class SpanIntake:
             parent_context: In which it started.
         """
         state = self._state()
-        is_server = span.kind is SpanKind.SERVER
+        is_server = span.kind is _SERVER
         link = link_of(span)
         said = None
         if is_server:
@@ -126,6 +127,21 @@ class SpanIntake:
             settled = state.requests.started(link, time.monotonic(), is_server=is_server, said=said)
         if settled:
             self._hand_on(settled)
+
+    def passed(self, span: ReadableSpan) -> bool:
+        """Let an ended span pass that has nothing to tell; return whether that was all there is to do.
+
+        Args:
+            span: An ended span, straight from the SDK.
+        """
+        if span.kind is _SERVER or not tells_nothing(span):
+            return False
+        context, parent = span.context, span.parent
+        if parent is None or parent.is_remote or context is None:
+            return False
+        state = self._state()
+        with state.lock:
+            return state.requests.passed(context.trace_id, context.span_id, parent.span_id)
 
     def take(
         self, spans: Iterable[ReadableSpan], *, patience_millis: float = 0, is_first: bool = False

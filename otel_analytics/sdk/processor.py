@@ -51,5 +51,5 @@ class AnalyticsSpanProcessor(Adapter, SpanProcessor):
 
     def on_end(self, span: ReadableSpan) -> None:
         """Map a span and hand its events on."""
-        if not self._closed:
+        if not self._closed and not self._intake.passed(span):
             self._intake.take((span,), is_first=True)
