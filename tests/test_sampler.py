@@ -84,8 +84,17 @@ class Rule(Sampler):
     def __init__(self, decide: Decide) -> None:
         self._decide = decide
 
-    def should_sample(self, parent_context: Any, trace_id: int, *rest: Any, **more: Any) -> SamplingResult:
-        return self._decide(parent_context, trace_id, *rest, **more)
+    def should_sample(
+        self,
+        parent_context: Any,
+        trace_id: int,
+        name: str,
+        kind: Any = None,
+        attributes: Any = None,
+        links: Any = None,
+        *trace_state: Any,
+    ) -> SamplingResult:
+        return self._decide(parent_context, trace_id, name, kind, attributes, links, *trace_state)
 
     def get_description(self) -> str:
         return "Rule"
@@ -180,6 +189,14 @@ def _samplers() -> Iterator[Any]:
     yield pytest.param(Rule(_by_kind_name_and_attributes), id="rules, and one records only")
     yield pytest.param(Rule(_consistent), id="consistent probability")
     yield pytest.param(Rule(_by_what_the_parent_records), id="parent's recording")
+    yield pytest.param(
+        ParentBased(
+            ALWAYS_OFF,
+            remote_parent_not_sampled=TraceIdRatioBased(0.4),
+            local_parent_not_sampled=Rule(_by_what_the_parent_records),
+        ),
+        id="parent's recording, inside a sampler of the SDK's",
+    )
     yield pytest.param(Rule(_by_the_current_span), id="current span's recording")
     yield pytest.param(OfSixParameters(), id="no parameter for a trace state, none returned")
     if hasattr(sampling, "AlwaysRecordSampler"):  # recent SDKs
@@ -226,8 +243,10 @@ def _provider(sampler: Sampler) -> Iterator[tuple[TracerProvider, EverySpan, lis
     provider.add_span_processor(everything)
     provider.add_span_processor(BatchSpanProcessor(exporters[0], max_queue_size=10_000))
     provider.add_span_processor(SimpleSpanProcessor(exporters[1]))
-    yield provider, everything, exporters
-    provider.shutdown()
+    try:
+        yield provider, everything, exporters
+    finally:
+        provider.shutdown()
 
 
 class Traffic:
@@ -510,6 +529,16 @@ def test_tracers_made_before_count_where_the_sdk_lists_them() -> None:
         assert len(everything.spans) == hasattr(provider, "_tracers")
         provider.get_tracer("early").start_span("the same name again").end()
         assert everything.spans[-1].name == "the same name again"
+
+
+def test_a_tracer_with_a_sampler_of_its_own_keeps_it() -> None:
+    with _provider(ALWAYS_OFF) as (provider, everything, _):
+        tracer: Any = provider.get_tracer("health checks")
+        tracer.sampler = own = TraceIdRatioBased(0.0)
+        assert count_unsampled(provider)
+        tracer.start_span("GET").end()
+        assert tracer.sampler is own
+    assert everything.spans == []
 
 
 def test_other_providers_are_left_alone() -> None:

@@ -13,7 +13,15 @@ from typing import Any
 
 from opentelemetry.context import Context, attach, detach
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
+from opentelemetry.sdk.trace.sampling import (
+    Decision,
+    ParentBased,
+    ParentBasedTraceIdRatio,
+    Sampler,
+    SamplingResult,
+    StaticSampler,
+    TraceIdRatioBased,
+)
 from opentelemetry.trace import (
     Link,
     NonRecordingSpan,
@@ -32,6 +40,10 @@ _DROP = Decision.DROP
 _CLIENT = SpanKind.CLIENT  # calls of others: the most frequent kind, and no API call of this service
 _SAMPLED = TraceFlags.SAMPLED
 
+# Of a parent these look at the flags alone, which are the same either way: nothing is to be hidden from them,
+# and hiding is most of the cost.
+_READS_FLAGS_ONLY = frozenset((StaticSampler, TraceIdRatioBased, ParentBased, ParentBasedTraceIdRatio))
+
 
 class RecordUnsampledSampler(Sampler):
     """Decides as the wrapped sampler does, but records what that one drops, CLIENT spans excepted.
@@ -45,7 +57,8 @@ class RecordUnsampledSampler(Sampler):
 
     def __init__(self, wrapped: Sampler) -> None:
         self._wrapped: Sampler = wrapped.wrapped if isinstance(wrapped, RecordUnsampledSampler) else wrapped
-        self._has_promoted = False
+        self._reads_flags_only = _reads_flags_only(self._wrapped)
+        self._hides_parents = False
 
     @property
     def wrapped(self) -> Sampler:
@@ -73,15 +86,15 @@ class RecordUnsampledSampler(Sampler):
         arguments: tuple[Any, ...] = (trace_id, name, kind, attributes, links)
         if trace_state is not None:  # the SDK's tracer passes none, and samplers exist that take none
             arguments = (*arguments, trace_state)
-        # A sampler that never drops promotes nothing; what its own RECORD_ONLY spans look like is its affair.
-        dropped = _dropped_parent(get_current_span(parent_context)) if self._has_promoted else None
+        dropped = _dropped_parent(get_current_span(parent_context)) if self._hides_parents else None
         if dropped is None:
             result = self._wrapped.should_sample(parent_context, *arguments)
         else:
             result = self._decide_below(dropped, parent_context, arguments)
         if kind is _CLIENT or getattr(result, "decision", None) is not _DROP:
             return result
-        self._has_promoted = True
+        # Not from the start: a sampler that records all by itself has to see its own spans as they are.
+        self._hides_parents = not self._reads_flags_only
         started_with = _together(attributes, getattr(result, "attributes", None))
         return SamplingResult(Decision.RECORD_ONLY, started_with, result.trace_state)
 
@@ -143,6 +156,12 @@ def _existing_tracers(provider: TracerProvider) -> Iterable[Any]:
     # handed out again under its name for ever.
     tracers = getattr(provider, "_tracers", None)
     return list(tracers.values()) if isinstance(tracers, dict) else ()
+
+
+def _reads_flags_only(sampler: object) -> bool:
+    if type(sampler) not in _READS_FLAGS_ONLY:
+        return False
+    return all(_reads_flags_only(part) for part in vars(sampler).values() if isinstance(part, Sampler))
 
 
 def _dropped_parent(parent: Span) -> SpanContext | None:
