@@ -448,8 +448,7 @@ def test_identify_from_anywhere_inside_a_request(shop: Shop) -> None:
     for handler in (at_once, threaded, lambda: asyncio.run(in_task())):
         with tracer.start_as_current_span("POST /pay", kind=SpanKind.SERVER, attributes=ROUTE):
             handler()
-    views = shop.views()
-    assert [view["userId"] for view in views] == ["u-once", "u-thread", "u-task"]
+    assert {view["userId"] for view in shop.views()} == {"u-once", "u-thread", "u-task"}
 
 
 def test_the_processor_sets_identify_on_the_server_span(collector: FaultyCollector) -> None:
