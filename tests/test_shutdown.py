@@ -245,3 +245,134 @@ def test_the_lifespan_helper_sends_before_uvicorn_dies(collector: FaultyCollecto
         )
         assert [body["contentId"] for body in collector.bodies()] == ["GET:/a"]
     assert status == -signal.SIGTERM
+
+
+# What gunicorn does: a handler in the master process, and after the fork the worker's own set-up of signals.
+WORKER = """
+import signal, {module} as workers
+signal.signal(signal.SIGTERM, lambda *_: None)
+workers.UvicornWorker.init_signals(object.__new__(workers.UvicornWorker))
+"""
+UVICORN_MODULES = ("uvicorn.workers", "uvicorn_worker")
+
+
+@pytest.mark.parametrize("module", UVICORN_MODULES)
+def test_a_worker_of_gunicorn_that_resets_its_signals_is_armed_again(
+    module: str, collector: FaultyCollector
+) -> None:
+    with collector:
+        status, _, _ = end_by_sigterm(
+            SERVE_ONE + WORKER.format(module=module) + WAIT, OTEL_EXPORTER_ANALYTICS_ENDPOINT=collector.url
+        )
+        assert [body["contentId"] for body in collector.bodies()] == ["GET:/a"]
+    assert status == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("module", UVICORN_MODULES)
+def test_a_worker_imported_before_is_armed_too(module: str, collector: FaultyCollector) -> None:
+    before = f"import {module}\nfrom opentelemetry.instrumentation.auto_instrumentation import initialize\n"
+    with collector:
+        status, _, _ = end_by_sigterm(
+            before + "initialize()\n" + SERVE_ONE + WORKER.format(module=module) + WAIT,
+            zero_code=False,
+            OTEL_EXPORTER_ANALYTICS_ENDPOINT=collector.url,
+        )
+        assert [body["contentId"] for body in collector.bodies()] == ["GET:/a"]
+    assert status == -signal.SIGTERM
+
+
+def test_a_worker_takes_the_options_timeout(collector: FaultyCollector) -> None:
+    with collector:
+        collector.behave(then=Hang(millis=60_000))
+        status, _, seconds = end_by_sigterm(
+            SERVE_ONE + WORKER.format(module="uvicorn.workers") + WAIT,
+            OTEL_EXPORTER_ANALYTICS_ENDPOINT=collector.url,
+            OTEL_EXPORTER_ANALYTICS_SHUTDOWN_TIMEOUT="500",
+        )
+    assert status == -signal.SIGTERM
+    assert seconds < 2.5
+
+
+TWICE = """
+import os, threading
+def kill_when_it_flushes():
+    while signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGTERM)
+threading.Thread(target=kill_when_it_flushes, daemon=True).start()
+"""
+
+
+def test_a_second_sigterm_kills_a_worker_at_once(collector: FaultyCollector) -> None:
+    with collector:
+        collector.behave(then=Hang(millis=60_000))
+        status, _, seconds = end_by_sigterm(
+            SERVE_ONE + WORKER.format(module="uvicorn.workers") + TWICE + WAIT,
+            OTEL_EXPORTER_ANALYTICS_ENDPOINT=collector.url,
+            OTEL_EXPORTER_ANALYTICS_SHUTDOWN_TIMEOUT="20000",
+        )
+    assert status == -signal.SIGTERM
+    assert seconds < 2.5
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("OTEL_TRACES_EXPORTER", "none"),
+        ("OTEL_EXPORTER_ANALYTICS_FLUSH_ON_SIGTERM", "false"),
+        ("OTEL_EXPORTER_ANALYTICS_BATCHING", "no such value"),
+    ],
+)
+def test_workers_are_left_alone_where_nothing_is_flushed(variable: str, value: str) -> None:
+    program = WORKER.format(module="uvicorn.workers") + (
+        "print(repr(signal.getsignal(signal.SIGTERM)), *sys.meta_path, file=sys.stderr)\n"
+    )
+    status, stderr, _ = end_by_sigterm(
+        "import sys, time\n" + program + WAIT, zero_code=True, **{variable: value}
+    )
+    said = stderr.splitlines()[-1]
+    assert "SIG_DFL" in said
+    assert "otel_analytics" not in said
+    assert status == -signal.SIGTERM
+
+
+def test_modules_hooked_keep_their_loaders() -> None:
+    program = """
+import importlib.machinery, inspect, sys, time
+import uvicorn_worker as module
+assert type(module.__loader__) is type(module.__spec__.loader) is importlib.machinery.SourceFileLoader
+assert "UvicornWorker" in inspect.getsource(module)
+assert module.UvicornWorker.init_signals.__module__ == "uvicorn_worker._workers"
+"""
+    status, stderr, _ = end_by_sigterm(program + WAIT, OTEL_EXPORTER_ANALYTICS_ENDPOINT="http://127.0.0.1:1")
+    assert status == -signal.SIGTERM, stderr
+
+
+@pytest.mark.parametrize("content", ["", "UvicornWorker = object()"])
+def test_workers_of_another_shape_are_a_line_in_the_log(content: str, tmp_path: Path) -> None:
+    (tmp_path / "uvicorn_worker.py").write_text(content)
+    status, stderr, _ = end_by_sigterm(
+        "import time, uvicorn_worker\n" + WAIT,
+        OTEL_EXPORTER_ANALYTICS_ENDPOINT="http://127.0.0.1:1",
+        PYTHONPATH=str(tmp_path),
+    )
+    assert status == -signal.SIGTERM
+    assert "may lose their last events" in stderr
+
+
+def test_a_failing_instrumentation_does_not_cost_a_workers_last_events(
+    collector: FaultyCollector, tmp_path: Path
+) -> None:
+    """Where one raises, OpenTelemetry loads nothing after it."""
+    metadata = tmp_path / "broken-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
+    (metadata / "entry_points.txt").write_text("[opentelemetry_instrumentor]\nbroken = builtins:Ellipsis\n")
+    with collector:
+        _, stderr, _ = end_by_sigterm(
+            SERVE_ONE + WORKER.format(module="uvicorn.workers") + WAIT,
+            OTEL_EXPORTER_ANALYTICS_ENDPOINT=collector.url,
+            PYTHONPATH=str(tmp_path),
+        )
+        assert [body["contentId"] for body in collector.bodies()] == ["GET:/a"]
+    assert "Instrumenting of broken failed" in stderr

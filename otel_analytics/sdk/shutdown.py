@@ -42,8 +42,9 @@ def flush_on_sigterm(timeout_millis: float = 5_000) -> bool:
     actions, exits with the status a shell shows for the signal.
 
     Does nothing where somebody handles SIGTERM already: such a program ends by itself, ``atexit`` follows.
-    The environment path (``OTEL_TRACES_EXPORTER=analytics``) calls this by itself. gunicorn resets signals in
-    each worker; there ``GUNICORN_CMD_ARGS="--config python:otel_analytics.sdk.gunicorn"`` calls it again.
+    The environment path (``OTEL_TRACES_EXPORTER=analytics``) calls this by itself, and again in uvicorn's
+    workers under gunicorn, which reset their signals; see `sdk.gunicorn`. An application that gunicorn loads
+    before it forks (``--preload``) and that is set up in code calls this in gunicorn's ``post_worker_init``.
 
     Args:
         timeout_millis: Longest delay of the process's end, milliseconds.
@@ -55,8 +56,17 @@ def flush_on_sigterm(timeout_millis: float = 5_000) -> bool:
         return False
     if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         return False
-    signal.signal(signal.SIGTERM, partial(_flush_and_die, timeout_millis / 1000, os.getpid()))
+    signal.signal(signal.SIGTERM, partial(_flush_and_die, timeout_millis, os.getpid()))
     return True
+
+
+def armed_timeout_millis() -> float | None:
+    """Return the ``timeout_millis`` of `flush_on_sigterm`'s handler, none where that is not set."""
+    handler = signal.getsignal(signal.SIGTERM)
+    if not (isinstance(handler, partial) and handler.func is _flush_and_die):
+        return None
+    timeout_millis: float = handler.args[0]
+    return timeout_millis
 
 
 class FlushOnShutdown:
@@ -99,8 +109,9 @@ def flush_all(timeout_millis: float = 5_000) -> None:
     _within(timeout_millis / 1000, partial(_flush_all, timeout_millis))
 
 
-def _flush_and_die(seconds: float, installed_in: int, number: int, _: FrameType | None) -> None:
+def _flush_and_die(timeout_millis: float, installed_in: int, number: int, _: FrameType | None) -> None:
     signal.signal(number, signal.SIG_DFL)
+    seconds = timeout_millis / 1000
     is_inherited = installed_in != os.getpid()
     if not (is_inherited and process.is_child_of_multiprocessing()):
         # The provider's shutdown, at the same time as other clients' flush: a hanging collector is not

@@ -16,9 +16,11 @@ REQUESTS = 12
 UNHURRIED = {"OTEL_BSP_SCHEDULE_DELAY": "5000", "OTEL_EXPORTER_ANALYTICS_FLUSH_INTERVAL": "1000"}
 
 
+@pytest.mark.parametrize("batching", ["off", "on"])
 @pytest.mark.parametrize("name", WORKERS)
-def test_the_last_requests_before_sigterm_arrive(name: str, tmp_path: Path) -> None:
-    app = dataclasses.replace(WORKERS[name], env={**WORKERS[name].env, **UNHURRIED})
+def test_the_last_requests_before_sigterm_arrive(name: str, batching: str, tmp_path: Path) -> None:
+    env = {**WORKERS[name].env, **UNHURRIED, "OTEL_EXPORTER_ANALYTICS_BATCHING": batching}
+    app = dataclasses.replace(WORKERS[name], env=env)
     with DevCollector() as collector, served(app, "unset", collector, tmp_path) as running:
         get_items(running.url, REQUESTS)
         running.stop()

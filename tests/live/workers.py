@@ -21,6 +21,10 @@ def _fastapi(*command: str) -> Application:
     return Application(command, FASTAPI, MOUNTED_RAW)
 
 
+def _asgi(worker_class: str, *options: str) -> Application:
+    return _fastapi(*gunicorn("fastapi_shop:app", "--workers", "2", "--worker-class", worker_class, *options))
+
+
 WORKERS: Mapping[str, Application] = {
     "gunicorn-sync": _flask("--workers", "2"),
     "gunicorn-gthread": _flask("--workers", "2", "--threads", "4"),
@@ -32,12 +36,10 @@ WORKERS: Mapping[str, Application] = {
     ),
     "uvicorn": _fastapi(*uvicorn("fastapi_shop:app")),
     "uvicorn-workers": _fastapi(*uvicorn("fastapi_shop:app", "--workers", "2")),
-    "gunicorn-uvicorn": Application(
-        gunicorn("fastapi_shop:app", "--workers", "2", "--worker-class", "uvicorn.workers.UvicornWorker"),
-        FASTAPI,
-        MOUNTED_RAW,
-        env={"GUNICORN_CMD_ARGS": "--config python:otel_analytics.sdk.gunicorn"},
-    ),
+    "gunicorn-uvicorn": _asgi("uvicorn.workers.UvicornWorker"),
+    "gunicorn-uvicorn-preload": _asgi("uvicorn.workers.UvicornWorker", "--preload"),
+    "gunicorn-uvicorn-h11": _asgi("uvicorn.workers.UvicornH11Worker"),
+    "gunicorn-uvicorn-worker": _asgi("uvicorn_worker.UvicornWorker"),
     "hypercorn-workers": _fastapi("hypercorn", "--bind", "{bind}", "--workers", "2", "fastapi_shop:app"),
     "werkzeug": Application(
         ("flask", "--app", "flask_shop", "run", "--host", "{host}", "--port", "{port}"), FLASK, routes(angles)
