@@ -164,8 +164,8 @@ time.sleep(0.5)
 started = time.monotonic()
 child.terminate()
 child.join()
-print("ready", flush=True)
 print(child.exitcode, time.monotonic() - started < 1, file=sys.stderr, flush=True)
+print("ready", flush=True)
 """
     with collector:
         collector.behave(then=Hang(millis=60_000))
