@@ -270,11 +270,12 @@ def test_a_worker_of_gunicorn_that_resets_its_signals_is_armed_again(
 
 @pytest.mark.parametrize("module", UVICORN_MODULES)
 def test_a_worker_imported_before_is_armed_too(module: str, collector: FaultyCollector) -> None:
-    before = f"import {module}\nfrom opentelemetry.instrumentation.auto_instrumentation import initialize\n"
+    start = f"import {module}\nimport opentelemetry.instrumentation.auto_instrumentation.sitecustomize\n"
     with collector:
         status, _, _ = end_by_sigterm(
-            before + "initialize()\n" + SERVE_ONE + WORKER.format(module=module) + WAIT,
+            start + SERVE_ONE + WORKER.format(module=module) + WAIT,
             zero_code=False,
+            PYTHONPATH=os.environ.get("PYTHONPATH", ""),
             OTEL_EXPORTER_ANALYTICS_ENDPOINT=collector.url,
         )
         assert [body["contentId"] for body in collector.bodies()] == ["GET:/a"]
