@@ -37,7 +37,7 @@ from opentelemetry.util.types import Attributes
 
 # Looked up once: a member of an enumeration costs a call on Python 3.10, and this runs for every span.
 _DROP = Decision.DROP
-_CLIENT = SpanKind.CLIENT  # calls of others: the most frequent kind, and no API call of this service
+_CLIENT = SpanKind.CLIENT  # calls to others: frequent, and no API call of this service
 _SAMPLED = TraceFlags.SAMPLED
 
 # Of a parent these look at the flags alone, which are the same either way: nothing is to be hidden from them,
