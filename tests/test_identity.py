@@ -234,6 +234,50 @@ def test_two_server_spans_of_a_trace_each_have_their_own_events(shop: Shop) -> N
     assert sorted(view["userId"] for view in shop.views()) == ["called", "caller"]
 
 
+@pytest.mark.parametrize("wait", [600_000, 0])
+def test_an_event_below_a_span_that_is_not_recorded_has_its_request(
+    wait: int, collector: FaultyCollector
+) -> None:
+    """Below a CLIENT span that tracing drops; a processor knows that it will never be seen."""
+    shop = open_shop("processor", collector, identity_wait_millis=wait)
+    server = shop.start("POST /pay", server=True, attributes={"user.id": "u-1"})
+    seen = server.get_span_context()
+    dropped = NonRecordingSpan(
+        SpanContext(seen.trace_id, 0xD0, is_remote=False, trace_flags=seen.trace_flags)
+    )
+    charge = shop.start("charge", dropped)
+    charge.add_event("payment_processed")
+    charge.end()
+    server.end()
+    assert shop.client.stats().accepted == 2
+    (payment,) = shop.engagements()
+    assert (payment["userId"] == "u-1") == (wait > 0)
+    shop.client.shutdown(0)
+
+
+def test_a_request_of_many_spans_is_joined_all_the_same(collector: FaultyCollector) -> None:
+    shop = open_shop("processor", collector)
+    server = shop.start("POST /pay", server=True, attributes={"user.id": "u-1"})
+    for _ in range(6_000):
+        shop.start("query", server).end()
+    charge = shop.start("charge", server)
+    charge.add_event("payment_processed")
+    charge.end()
+    server.end()
+    assert [payment["userId"] for payment in shop.engagements()] == ["u-1"]
+    shop.client.shutdown(0)
+
+
+def test_what_ends_after_the_shutdown_is_counted(collector: FaultyCollector) -> None:
+    processor = AnalyticsSpanProcessor(collector.url)
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(processor)
+    span = provider.get_tracer("shop").start_span("GET", kind=SpanKind.SERVER, attributes=ROUTE)
+    processor.shutdown()
+    span.end()
+    assert processor.client.stats().dropped == {"after_shutdown": 1}
+
+
 def test_a_remote_parent_is_nobodys_request(shop: Shop) -> None:
     job = shop.start("job", NonRecordingSpan(REMOTE))
     job.add_event("payment_processed")

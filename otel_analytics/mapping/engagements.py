@@ -47,14 +47,7 @@ class Occurrence(NamedTuple):
     is_log: bool = False
 
 
-class Drafted(NamedTuple):
-    """A business event as a draft, and the user whom it names itself; empty: nobody."""
-
-    draft: Draft
-    user_id: str
-
-
-def drafted(occurrence: Occurrence, options: MappingOptions, form: Form) -> Drafted | None:
+def drafted(occurrence: Occurrence, options: MappingOptions, form: Form) -> Draft | None:
     """Return a business event as a draft of an engagement; `None` where it is no business event.
 
     Args:
@@ -67,11 +60,14 @@ def drafted(occurrence: Occurrence, options: MappingOptions, form: Form) -> Draf
     if business is None:
         return None
     user_id = first_known(attributes, semconv.USER_ID_OF_EVENT)
-    make = partial(_engagement, business, occurrence, user_id, options, form)
-    size = _size(attributes)
-    return Drafted(
-        Draft(occurrence.link, make, nanos=occurrence.nanos, size=size, name=name, is_log=occurrence.is_log),
-        user_id,
+    return Draft(
+        occurrence.link,
+        partial(_engagement, business, occurrence, user_id, options, form),
+        nanos=occurrence.nanos,
+        size=_size(attributes),
+        name=name,
+        is_log=occurrence.is_log,
+        user_id=user_id,
     )
 
 

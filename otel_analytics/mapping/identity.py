@@ -32,6 +32,8 @@ _MOST_LINKS: Final = 100_000
 """Spans whose place is known, in all traces."""
 _MOST_LINKS_OF_A_TRACE: Final = 4_096
 """A job that runs for hours has no end of them."""
+_MANY_LINKS_OF_A_TRACE: Final = 1_024
+"""From here on a span that told nothing is forgotten at its end."""
 _MOST_WAITING: Final = 4_096
 _MOST_BYTES: Final = 8_000_000
 _LONGEST_CHAIN: Final = 256
@@ -111,6 +113,7 @@ class Draft(NamedTuple):
         size: About how many bytes it holds.
         name: A business event's name.
         is_log: Whether a log record told it, rather than a span event.
+        user_id: Whom it names itself; empty: nobody.
     """
 
     link: Link
@@ -120,6 +123,7 @@ class Draft(NamedTuple):
     size: int = 0
     name: str = ""
     is_log: bool = False
+    user_id: str = ""
 
 
 class EndedSpan(NamedTuple):
@@ -149,6 +153,7 @@ class _Trace:
 
     __slots__ = (
         *("inner", "open", "parents", "recorded", "requests", "root_ended", "said", "viewed", "waiting"),
+        "watched",
     )
 
     def __init__(self) -> None:
@@ -160,6 +165,7 @@ class _Trace:
         self.viewed: set[int] = set()  # server spans whose views have left before their parents ended
         self.waiting: dict[int, list[tuple[Draft, float]]] = {}
         self.recorded: dict[tuple[int, str], list[int]] = {}  # span and name: as span events, as log records
+        self.watched = False  # each of its spans that will ever end here has been seen to start
         self.root_ended = False  # some span without a parent in this process has ended
 
 
@@ -218,6 +224,7 @@ class Requests:
             settled = self._make_room(now)
             trace = self._traces[link.trace_id] = _Trace()
         if self._place(trace, link):
+            trace.watched = True
             trace.open[link.span_id] = is_server
             if said is not None:
                 trace.said[link.span_id] = said
@@ -226,6 +233,8 @@ class Requests:
     def ended(self, span: EndedSpan, now: float) -> Sequence[Settled]:
         """Take an ended span; return each event that need not wait, with its request."""
         link, said, drafts, request = span
+        if not link.trace_id:
+            return _alone(span)
         trace = self._traces.get(link.trace_id)
         settled: list[Settled] = []
         if trace is None:
@@ -249,6 +258,9 @@ class Requests:
         if trace is None or not parent_id or trace.waiting or span_id not in trace.open:
             return False
         del trace.open[span_id]
+        if len(trace.parents) > _MANY_LINKS_OF_A_TRACE:
+            del trace.parents[span_id]
+            self._links -= 1
         return bool(trace.open) or not trace.root_ended
 
     def happened(self, draft: Draft, now: float) -> Sequence[Settled]:
@@ -405,6 +417,14 @@ class Requests:
         return settled
 
 
+def _alone(span: EndedSpan) -> list[Settled]:
+    """Return the events of a span without a context, which nothing can be joined to."""
+    request = span.request or NO_REQUEST
+    if span.said is not None:
+        request = _either(request, span.said)
+    return [(draft, request) for draft in span.drafts]
+
+
 _Speaker = TypeVar("_Speaker", Said, Request)
 
 
@@ -431,10 +451,7 @@ def _of_view(trace: _Trace, draft: Draft) -> _Found:
     inner = trace.inner.get(span_id)
     if _is_inner(trace, span_id) or (inner in trace.viewed and inner and _is_inner(trace, inner)):
         return None
-    request = _joined(trace, span_id)
-    if request.user_id or not trace.open:
-        return request
-    return next((below for below in trace.open if span_id in _chain(trace, below)), request)
+    return _named_or_open(trace, span_id, _joined(trace, span_id))
 
 
 def _of_event(trace: _Trace, draft: Draft) -> _Found:
@@ -442,23 +459,54 @@ def _of_event(trace: _Trace, draft: Draft) -> _Found:
     for above in _chain(trace, draft.link.span_id):
         if above in trace.requests:
             parent = trace.parents.get(above, 0)
-            return (
-                parent if _may_be_server(trace, parent) else _for_event(trace, draft, _joined(trace, above))
-            )
-        if above not in trace.parents or trace.open.get(above):
+            if _may_be_server(trace, parent):
+                return parent
+            request = _for_event(trace, draft, _joined(trace, above))
+            return request if draft.user_id else _named_or_open(trace, above, request)
+        if trace.open.get(above):
             return above
+        if above not in trace.parents:
+            return _beyond_the_known(trace, draft, above)
         if not trace.parents[above]:
             return above if above in trace.open else _for_event(trace, draft, NO_REQUEST)
     return _for_event(trace, draft, NO_REQUEST)
+
+
+def _named_or_open(trace: _Trace, server: int, request: Request) -> Request | int:
+    """Return a request that somebody makes, else a span below its server span that may yet tell who."""
+    if request.user_id:
+        return request
+    for below in trace.open:
+        if server in _chain(trace, below):
+            return below
+    for below in () if trace.watched else trace.said:
+        *_, top = _chain(trace, below)
+        if top not in trace.parents:  # a name whose place will be known once this one ends
+            return top
+    return request
 
 
 def _with_what_is_known(trace: _Trace, draft: Draft) -> Request:
     if draft.is_view:
         trace.viewed.add(draft.link.span_id)
         return _joined(trace, draft.link.span_id)
-    found = _of_event(trace, draft)
-    if isinstance(found, Request):
-        return found
+    return _of_around(trace, draft)
+
+
+def _beyond_the_known(trace: _Trace, draft: Draft, unknown: int) -> Request | int:
+    """Find the request of an event below a span that is not known: one open elsewhere, or not recorded.
+
+    In a trace whose spans are seen to start, it is not recorded, as CLIENT spans that tracing drops: then the
+    event waits for a server span that is open, and takes the one around it.
+    """
+    if not trace.watched:
+        return unknown
+    open_server = next((each for each, is_server in trace.open.items() if is_server), 0)
+    return open_server or _of_around(trace, draft)
+
+
+def _of_around(trace: _Trace, draft: Draft) -> Request:
+    """Return the request above an event, else the only one whose time encloses it."""
     above = next((each for each in _chain(trace, draft.link.span_id) if each in trace.requests), 0)
     if not above:
         requests = trace.requests.items()
@@ -471,7 +519,7 @@ def _may_be_server(trace: _Trace, span_id: int) -> bool:
     """Whether a span may yet turn out to be a server span; one that was seen to start is known."""
     if not span_id or span_id in trace.requests:
         return False
-    return trace.open.get(span_id, span_id not in trace.parents)
+    return trace.open.get(span_id, not trace.watched and span_id not in trace.parents)
 
 
 def _is_inner(trace: _Trace, span_id: int) -> bool:

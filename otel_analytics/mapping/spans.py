@@ -18,7 +18,7 @@ from otel_analytics.mapping import semconv
 from otel_analytics.mapping.address import client_address
 from otel_analytics.mapping.calls import Call, describe, is_call
 from otel_analytics.mapping.endpoint import EndpointCap
-from otel_analytics.mapping.engagements import IGNORED, Drafted, Occurrence, drafted, span_events
+from otel_analytics.mapping.engagements import IGNORED, Occurrence, drafted, span_events
 from otel_analytics.mapping.identity import Draft, EndedSpan, Request, Requests, Said
 from otel_analytics.mapping.options import MappingOptions
 from otel_analytics.mapping.privacy import is_redacted
@@ -109,15 +109,15 @@ class SpanMapper:
             drafts.append(Draft(reading.link, partial(self._view, call, reading), is_view=True))
         if span.events:
             business = self.draft_all(span_events(reading))
-            drafts += [draft for draft, _ in business]
-            event_users = tuple(user for _, user in business if user)
+            drafts += business
+            event_users = tuple(draft.user_id for draft in business if draft.user_id)
         self._note_redacted(reading)
         said = None
         if reading.user_id or reading.session_id or event_users:
             said = Said(reading.user_id, reading.session_id, event_users)
         return EndedSpan(reading.link, said, drafts, self._request(call, reading) if call else None)
 
-    def draft_all(self, occurrences: Iterable[Occurrence]) -> list[Drafted]:
+    def draft_all(self, occurrences: Iterable[Occurrence]) -> list[Draft]:
         """Return what of all that happened is a business event, as drafts."""
         found = (drafted(each, self._options, self._form) for each in occurrences)
         return [each for each in found if each is not None]

@@ -179,7 +179,7 @@ class SpanIntake:
         """
         state = self._state()
         settled: list[Settled] = []
-        for draft, _ in self.mapper.draft_all(occurrences):
+        for draft in self.mapper.draft_all(occurrences):
             if draft.link.trace_id:
                 with state.lock:
                     settled += state.requests.happened(draft, time.monotonic())

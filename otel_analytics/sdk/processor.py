@@ -46,10 +46,10 @@ class AnalyticsSpanProcessor(Adapter, SpanProcessor):
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Learn where a span stands among those of its request."""
-        if not self._closed:
-            self._intake.started(span, parent_context)
+        self._intake.started(span, parent_context)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Map a span and hand its events on."""
-        if not self._closed and not self._intake.passed(span):
+        # After the shutdown too: what the client does not take any more it counts.
+        if not self._intake.passed(span):
             self._intake.take((span,), is_first=True)

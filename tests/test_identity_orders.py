@@ -1,0 +1,129 @@
+"""The spans of a request may end in any order: the pure rules, in each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import permutations
+
+import pytest
+
+from otel_analytics.mapping.identity import (
+    NO_REQUEST,
+    Draft,
+    EndedSpan,
+    Link,
+    Request,
+    Requests,
+    Said,
+    Settled,
+)
+
+TRACE = 7
+SERVER, HANDLER, DEEP, CHARGE, OTHER = range(1, 6)
+PARENTS: Mapping[int, int] = {SERVER: 0, HANDLER: SERVER, DEEP: HANDLER, CHARGE: DEEP, OTHER: SERVER}
+ORDERS = list(permutations(PARENTS))
+
+
+def made(request: Request) -> Request:
+    return request
+
+
+def link(span: int) -> Link:
+    return Link(TRACE, span, PARENTS[span])
+
+
+def ended(span: int, who: Mapping[int, str]) -> EndedSpan:
+    said = Said(who[span]) if span in who else None
+    if span == SERVER:
+        request = Request(who.get(SERVER, ""), "", "POST", "/pay", is_route=True, start=0, end=100)
+        return EndedSpan(link(span), said, (Draft(link(span), made, is_view=True),), request)
+    drafts = (Draft(link(span), made, nanos=50, name="payment_processed"),) if span == CHARGE else ()
+    return EndedSpan(link(span), said, drafts)
+
+
+def run(order: Sequence[int], who: Mapping[int, str], *, watched: bool) -> Iterator[Settled]:
+    requests = Requests(5)
+    if watched:
+        for span in PARENTS:
+            yield from requests.started(link(span), 0, is_server=span == SERVER)
+    for span in order:
+        yield from requests.ended(ended(span, who), 1)
+    assert requests.waiting == 0, "each span has ended, and nothing is left to wait for"
+    assert requests.next_due is None
+
+
+def joined(order: Sequence[int], who: Mapping[int, str], *, watched: bool) -> tuple[Request, Request]:
+    """Return the requests of the view and of the payment."""
+    settled = {draft.is_view: request for draft, request in run(order, who, watched=watched)}
+    assert len(settled) == 2
+    return settled[True], settled[False]
+
+
+@pytest.mark.parametrize("namer", [SERVER, HANDLER, DEEP, CHARGE, OTHER])
+def test_whoever_names_the_user_and_in_whatever_order_they_end(namer: int) -> None:
+    for order in ORDERS:
+        view, payment = joined(order, {namer: "u-1"}, watched=True)
+        assert (view.user_id, view.viewed) == ("u-1", "POST:/pay"), order
+        assert (payment.user_id, payment.viewed) == ("u-1", "POST:/pay"), order
+
+
+@pytest.mark.parametrize("namer", [SERVER, HANDLER, DEEP, CHARGE, OTHER])
+def test_seen_at_their_end_only_all_but_late_names_are_joined(namer: int) -> None:
+    for order in ORDERS:
+        view, payment = joined(order, {namer: "u-1"}, watched=False)
+        assert payment.viewed == view.viewed == "POST:/pay", order
+        if order.index(namer) <= order.index(SERVER):
+            assert view.user_id == payment.user_id == "u-1", order
+
+
+def test_two_names_are_nobodys_in_any_order() -> None:
+    for order in ORDERS:
+        _, payment = joined(order, {OTHER: "u-1", HANDLER: "u-2"}, watched=True)
+        # A name that comes first while another one is open is all that is known by then.
+        assert payment.user_id in {"u-1", "u-2"}, order
+        if order[-1] == SERVER:
+            view, payment = joined(order, {OTHER: "u-1", HANDLER: "u-2"}, watched=True)
+            assert (view.user_id, payment.user_id) == ("", "u-2"), order
+
+
+def test_what_never_ends_is_let_go_with_what_is_known() -> None:
+    requests = Requests(5)
+    requests.started(link(SERVER), 0, is_server=True)
+    requests.ended(ended(CHARGE, {CHARGE: "u-1"}), 1)
+    assert requests.next_due == 6
+    assert requests.due(5.9) == []
+    ((_, request),) = requests.due(6)
+    assert request == NO_REQUEST._replace(user_id="u-1")
+    assert requests.next_due is None
+
+
+def test_traces_are_forgotten() -> None:
+    requests = Requests(5)
+    for trace in range(1, 20_000):
+        settled = requests.ended(
+            EndedSpan(
+                Link(trace, 1), None, (Draft(Link(trace, 1), made, is_view=True),), Request(method="GET")
+            ),
+            trace * 0.1,
+        )
+        assert len(settled) == 1
+    assert len(requests._traces) < 200  # nothing else shows it
+
+
+def test_the_oldest_leave_where_too_many_wait() -> None:
+    requests = Requests(1_000_000)
+    settled = 0
+    for trace in range(1, 20_000):
+        settled += len(requests.started(Link(trace, 1), 0, is_server=True))
+        draft = Draft(Link(trace, 2, 1), made, size=100, name="payment_processed")
+        settled += len(requests.ended(EndedSpan(Link(trace, 2, 1), None, (draft,)), 0))
+        assert requests.waiting <= 4_096
+    assert settled + requests.waiting == 19_999
+
+
+def test_large_events_leave_sooner() -> None:
+    requests = Requests(1_000_000)
+    for trace in range(1, 100):
+        draft = Draft(Link(trace, 2, 1), made, size=1_000_000, name="payment_processed")
+        requests.ended(EndedSpan(Link(trace, 2, 1), None, (draft,)), trace)
+        assert requests.waiting <= 8
