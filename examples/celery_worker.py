@@ -16,9 +16,8 @@ from celery.signals import worker_process_init
 from opentelemetry import trace
 from opentelemetry.instrumentation.celery import CeleryInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-from otel_analytics import AnalyticsSpanExporter
+from otel_analytics import AnalyticsSpanProcessor, count_unsampled
 
 # A folder serves as the broker, so that this example needs no other server.
 folder = Path(os.environ.get("BROKER_FOLDER", tempfile.gettempdir())) / "celery-example"
@@ -37,7 +36,8 @@ app.conf.broker_transport_options = {
 def init_tracing(**_: Any) -> None:
     """Set tracing up in each worker process."""
     provider = TracerProvider()
-    provider.add_span_processor(BatchSpanProcessor(AnalyticsSpanExporter(app_name="shop")))
+    provider.add_span_processor(AnalyticsSpanProcessor(app_name="shop"))
+    count_unsampled(provider)  # traces keep their sample, every task counts
     trace.set_tracer_provider(provider)
     CeleryInstrumentor().instrument()
 

@@ -15,12 +15,12 @@ from django.urls import path
 from opentelemetry import trace
 from opentelemetry.instrumentation.django import DjangoInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-from otel_analytics import AnalyticsSpanExporter
+from otel_analytics import AnalyticsSpanProcessor, count_unsampled
 
 provider = TracerProvider()
-provider.add_span_processor(BatchSpanProcessor(AnalyticsSpanExporter(app_name="shop")))
+provider.add_span_processor(AnalyticsSpanProcessor(app_name="shop"))
+count_unsampled(provider)  # traces keep their sample, every call counts
 trace.set_tracer_provider(provider)
 
 settings.configure(ROOT_URLCONF=__name__, DEBUG=True)

@@ -13,12 +13,12 @@ from fastapi import FastAPI
 from opentelemetry import trace
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-from otel_analytics import AnalyticsSpanExporter
+from otel_analytics import AnalyticsSpanProcessor, count_unsampled, identify, track
 
 provider = TracerProvider()
-provider.add_span_processor(BatchSpanProcessor(AnalyticsSpanExporter(app_name="shop")))
+provider.add_span_processor(AnalyticsSpanProcessor(app_name="shop"))
+count_unsampled(provider)  # traces keep their sample, every call counts
 trace.set_tracer_provider(provider)
 
 app = FastAPI()
@@ -34,9 +34,8 @@ def read_product(product_id: int) -> str:
 @app.post("/orders/{product_id}", status_code=201)
 def place_order(product_id: int) -> str:
     """Buy a product: a view, and a purchase."""
-    span = trace.get_current_span()
-    span.set_attribute("user.id", "user-7")
-    span.add_event("payment_processed", {"target.id": str(product_id), "amount": 9.99})
+    identify("user-7")  # from anywhere inside the request, such as your authentication
+    track("payment_processed", target_id=product_id, amount=9.99)
     return "paid"
 
 

@@ -12,12 +12,12 @@ import grpc
 from opentelemetry import trace
 from opentelemetry.instrumentation.grpc import GrpcInstrumentorServer
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-from otel_analytics import AnalyticsSpanExporter
+from otel_analytics import AnalyticsSpanProcessor, count_unsampled
 
 provider = TracerProvider()
-provider.add_span_processor(BatchSpanProcessor(AnalyticsSpanExporter(app_name="shop")))
+provider.add_span_processor(AnalyticsSpanProcessor(app_name="shop"))
+count_unsampled(provider)  # traces keep their sample, every call counts
 trace.set_tracer_provider(provider)
 
 GrpcInstrumentorServer().instrument()  # before the server is made

@@ -7,14 +7,13 @@ from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import SpanKind
 
-from otel_analytics import AnalyticsSpanExporter
+from otel_analytics import AnalyticsSpanProcessor
 
-exporter = AnalyticsSpanExporter(app_name="shop")
+processor = AnalyticsSpanProcessor(app_name="shop")
 provider = TracerProvider()
-provider.add_span_processor(SimpleSpanProcessor(exporter))  # maps at once; nothing is left in a batch
+provider.add_span_processor(processor)
 trace.set_tracer_provider(provider)
 tracer = trace.get_tracer(__name__)
 
@@ -25,7 +24,7 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
         with tracer.start_as_current_span("POST /orders", kind=SpanKind.SERVER) as span:
             return place_order(event, span)
     finally:
-        exporter.force_flush(timeout_millis=2000)
+        processor.force_flush(timeout_millis=2000)
 
 
 def place_order(event: dict[str, Any], span: trace.Span) -> dict[str, Any]:

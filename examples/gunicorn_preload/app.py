@@ -10,13 +10,13 @@ from flask import Flask
 from opentelemetry import trace
 from opentelemetry.instrumentation.flask import FlaskInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-from otel_analytics import AnalyticsSpanExporter
+from otel_analytics import AnalyticsSpanProcessor, count_unsampled
 
 # The workers inherit these and begin anew with threads and connections of their own.
 provider = TracerProvider()
-provider.add_span_processor(BatchSpanProcessor(AnalyticsSpanExporter(app_name="shop")))
+provider.add_span_processor(AnalyticsSpanProcessor(app_name="shop"))
+count_unsampled(provider)  # traces keep their sample, every call counts
 trace.set_tracer_provider(provider)
 
 app = Flask(__name__)
