@@ -315,6 +315,24 @@ def test_two_server_spans_of_one_request_are_one_view(shop: Shop) -> None:
     assert [payment["targetId"] for payment in shop.engagements()] == ["GET:/items/{id}"]
 
 
+@pytest.mark.parametrize("is_child", [True, False], ids=["child", "root"])
+def test_a_frameworks_own_tracing_beside_its_instrumentation_is_one_view(is_child: bool, shop: Shop) -> None:
+    request: dict[str, str | int] = {
+        "http.request.method": "GET",
+        "url.path": "/items/7",
+        "http.response.status_code": 200,
+    }
+    official = shop.provider.get_tracer("opentelemetry.instrumentation.starlette")
+    own = shop.provider.get_tracer("starlette")
+    outer = official.start_span("GET", otel_context.Context(), kind=SpanKind.SERVER, attributes=request)
+    below = trace.set_span_in_context(outer) if is_child else otel_context.Context()
+    inner = own.start_span("GET /items/{id}", below, kind=SpanKind.SERVER, attributes=request)
+    inner.set_attribute("http.route", "/items/{id}")
+    inner.end()
+    outer.end()
+    assert [view["contentId"] for view in shop.views()] == ["GET:/items/{id}"]
+
+
 def test_server_spans_of_different_methods_are_two_calls(shop: Shop) -> None:
     outer = shop.start("POST /pay", server=True)
     inner = shop.start("rpc", outer, server=True, attributes={"http.request.method": "GET"})

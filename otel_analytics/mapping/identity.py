@@ -81,6 +81,7 @@ class Request(NamedTuple):
         address: The client's, as it may be told.
         start: Nanoseconds since the epoch.
         end: The same.
+        has_view: Whether its server span has a view, rather than another span that is known to serve it too.
     """
 
     user_id: str = ""
@@ -92,6 +93,7 @@ class Request(NamedTuple):
     address: str | None = None
     start: int = 0
     end: int = 0
+    has_view: bool = True
 
     @property
     def viewed(self) -> str:
@@ -449,7 +451,9 @@ def _of_view(trace: _Trace, draft: Draft) -> _Found:
     if _may_be_server(trace, parent):
         return parent
     inner = trace.inner.get(span_id)
-    if _is_inner(trace, span_id) or (inner in trace.viewed and inner and _is_inner(trace, inner)):
+    if _is_inner(trace, span_id) and trace.requests[parent].has_view:
+        return None
+    if inner in trace.viewed and inner and _is_inner(trace, inner):
         return None
     return _named_or_open(trace, span_id, _joined(trace, span_id))
 

@@ -1,8 +1,9 @@
-"""One request, one view: the second server span of a mounted application's request is recognised.
+"""One request, one view: the second server span of a request is recognised where it stands alone.
 
-Two instrumentations make one. FastAPI traces itself where nothing else does (scope ``fastapi``): mounted in
-an application that the official instrumentation wraps, it gives the same request a second server span, a root
-or a sibling, never a child. The two know each other only by method, path, status and time.
+Two instrumentations make one. FastAPI and Starlette can trace themselves (scopes ``fastapi``, ``starlette``):
+beside the official instrumentation, or mounted in an application that it wraps, the same request has a second
+server span, a root or a sibling. The two know each other only by method, path, status and time. Where one is
+the other's child, `identity` knows by the structure.
 
 aiohttp's instrumentation gives a sub-application's request two roots, one in the other. The outer span ends
 right after the inner one and encloses it; nothing else tells it from a second request for the same path. But
@@ -22,7 +23,7 @@ from otel_analytics.mapping.endpoint import raw_path
 from otel_analytics.mapping.reading import SpanReading
 from otel_analytics.mapping.values import first_text
 
-_SELF_TRACING: Final = frozenset({"fastapi"})
+_SELF_TRACING: Final = frozenset({"fastapi", "starlette"})
 _NESTING: Final = frozenset({"opentelemetry.instrumentation.aiohttp_server"})
 _MOST_PATHS = 256
 _MOST_PER_PATH = 64
@@ -53,12 +54,14 @@ class SecondSpans:
         if scope is not None and scope.name in _NESTING:
             return self._nesting.is_outer(call, reading)
         inner = scope is not None and scope.name in _SELF_TRACING
-        if not (inner or call.mounted):
+        if not (inner or call.mounted or self._waiting):
             return False
         times = span.start_time or 0, span.end_time or 0
         request = call.method, raw_path(first_text(reading.attributes, semconv.PATH)), call.status
         if self._take((*request, not inner), times):
             return True
+        if not (inner or call.mounted):
+            return False
         if len(self._waiting) >= _MOST_PATHS:
             self._waiting.clear()  # a second span ends within milliseconds
         self._waiting.setdefault((*request, inner), deque(maxlen=_MOST_PER_PATH)).append(times)

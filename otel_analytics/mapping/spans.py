@@ -105,7 +105,8 @@ class SpanMapper:
         call = self._call(reading) if is_server else None
         drafts: list[Draft] = []
         event_users: tuple[str, ...] = ()
-        if call and not self._second_spans.is_second(call, reading):
+        is_second = call is not None and self._second_spans.is_second(call, reading)
+        if call and not is_second:
             drafts.append(Draft(reading.link, partial(self._view, call, reading), is_view=True))
         if span.events:
             business = self.draft_all(span_events(reading))
@@ -115,7 +116,8 @@ class SpanMapper:
         said = None
         if reading.user_id or reading.session_id or event_users:
             said = Said(reading.user_id, reading.session_id, event_users)
-        return EndedSpan(reading.link, said, drafts, self._request(call, reading) if call else None)
+        request = self._request(call, reading)._replace(has_view=not is_second) if call else None
+        return EndedSpan(reading.link, said, drafts, request)
 
     def draft_all(self, occurrences: Iterable[Occurrence]) -> list[Draft]:
         """Return what of all that happened is a business event, as drafts."""
