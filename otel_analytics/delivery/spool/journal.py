@@ -10,9 +10,7 @@ not survive a power cut or a crash of the operating system; the file stays consi
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from otel_analytics.contract import Kind
@@ -81,7 +79,8 @@ class Journal:
         """
         if not self._is_owner:
             self.beat()  # what nobody owns, and is not unowned, would be lost to all
-        with self._transaction():
+        with self._connection:
+            self._begin()
             (last, used) = self._connection.execute("SELECT last_row, bytes FROM books").fetchone()
             excess = used + size_of(events) - self._max_bytes
             displaced, refused = make_room(events, excess, self._each_unowned) if excess > 0 else ([], set())
@@ -100,13 +99,15 @@ class Journal:
 
     def refuse(self, counts: Mapping[DropReason, int]) -> None:
         """Count events that were given but could not be kept."""
-        with self._transaction():
+        with self._connection:
+            self._begin()
             self._connection.execute("UPDATE books SET accepted = accepted + ?", (sum(counts.values()),))
             self._count_dropped(counts)
 
     def settle(self, changes: RowChanges) -> None:
         """Change rows; one that is gone already was counted by whoever deleted it."""
-        with self._transaction():
+        with self._connection:
+            self._begin()
             delivered = self._delete(changes.delivered)
             self._connection.execute("UPDATE books SET delivered = delivered + ?", (delivered,))
             for reason, rows in changes.dropped.items():
@@ -120,7 +121,8 @@ class Journal:
         """Take over up to ``limit`` rows of a kind that are anybody's, oldest first."""
         if not self._is_owner:
             self.beat()
-        with self._transaction():
+        with self._connection:
+            self._begin()
             rows = self._unowned(kind, limit)
             self._connection.executemany(
                 "UPDATE events SET owner = ? WHERE id = ?", [(self._owner, row.id) for row in rows]
@@ -130,7 +132,8 @@ class Journal:
     def expire(self, before: float) -> list[Row]:
         """Drop rows that are anybody's and were accepted before a moment (seconds since the epoch)."""
         expired: list[Row] = []
-        with self._transaction():
+        with self._connection:
+            self._begin()
             for kind in Kind:
                 chunk = self._oldest_expired(kind, before)
                 while chunk and len(expired) < _MOST_EXPIRED:
@@ -142,7 +145,8 @@ class Journal:
     def purge(self, kind: Kind, before: float, limit: int) -> int:
         """Drop up to ``limit`` rows of a kind that are anybody's and older than a moment; return how many."""
         old = "SELECT id FROM events WHERE owner IS NULL AND kind = ? AND accepted_at < ? ORDER BY id LIMIT ?"
-        with self._transaction():
+        with self._connection:
+            self._begin()
             rows = [row for (row,) in self._connection.execute(old, (kind.value, before, limit))]
             self._drop(rows, DropReason.PURGED)
         return len(rows)
@@ -161,7 +165,8 @@ class Journal:
     def beat(self) -> None:
         """Renew this process's lease; free the rows of owners whose lease has ended."""
         now = self._wall_clock()
-        with self._transaction():
+        with self._connection:
+            self._begin()
             gone = self._connection.execute("SELECT id FROM owners WHERE expires_at < ?", (now,)).fetchall()
             self._disown([owner for (owner,) in gone if owner != self._owner])
             self._connection.execute(
@@ -172,7 +177,8 @@ class Journal:
 
     def resign(self) -> None:
         """End this process's lease at once."""
-        with self._transaction():
+        with self._connection:
+            self._begin()
             self._disown([self._owner])
 
     def newest(self) -> int:
@@ -195,16 +201,13 @@ class Journal:
             self._connection.execute("ROLLBACK")
         return LedgerSnapshot(accepted, delivered, dict(dropped), pending)
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _begin(self) -> None:
+        """Begin a transaction, which the connection, as a context manager, commits or rolls back.
+
+        In there, and not in a generator of our own: what a signal's handler raises may come between any two
+        steps, and a generator would then roll back when it is collected, on any thread and without the lock.
+        """
         self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._connection.execute("COMMIT")
-        except BaseException:
-            with suppress(sqlite3.Error):
-                self._connection.execute("ROLLBACK")
-            raise
 
     def _insert(self, rows: Iterable[tuple[int, int | None, EncodedEvent]]) -> None:
         now = self._wall_clock()
