@@ -135,17 +135,36 @@ def named_route(name: str, path: str) -> str:
     return found[1] if len(parts) == len(segments) and _matches(parts, segments) else ""
 
 
+class Tally:
+    """Counts without a lock, so that a fork cannot inherit a held one; safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._counted: deque[None] = deque()
+
+    def add(self) -> None:
+        """Count one more."""
+        self._counted.append(None)
+
+    def take(self) -> int:
+        """Return how many were counted since this was asked last; each is counted for one caller."""
+        taken = 0
+        with suppress(IndexError):  # another thread takes them too
+            while self._counted:
+                self._counted.popleft()
+                taken += 1
+        return taken
+
+
 class EndpointCap:
     """Lets a number of distinct raw endpoints through, and folds all further ones into `OTHER`.
 
-    Without a lock, so that a fork cannot inherit a held one: several threads at once may let a few more
-    endpoints through than the limit.
+    Without a lock too: several threads at once may let a few more endpoints through than the limit.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._known: set[str] = set()
-        self._folded: deque[None] = deque()
+        self.folded = Tally()
 
     def admit(self, endpoint: str) -> str:
         """Return ``endpoint``, or `OTHER` where it would be one too many."""
@@ -154,14 +173,5 @@ class EndpointCap:
         if len(self._known) < self._limit:
             self._known.add(endpoint)
             return endpoint
-        self._folded.append(None)
+        self.folded.add()
         return OTHER
-
-    def take_folded(self) -> int:
-        """Return how many endpoints were folded since this was asked last; each is counted for one caller."""
-        folded = 0
-        with suppress(IndexError):  # another thread takes them too
-            while self._folded:
-                self._folded.popleft()
-                folded += 1
-        return folded

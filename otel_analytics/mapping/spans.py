@@ -6,9 +6,7 @@ its field, what JSON cannot say is replaced when the event is encoded.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -17,7 +15,7 @@ from otel_analytics.events import OBJECTS, Form
 from otel_analytics.mapping import semconv
 from otel_analytics.mapping.address import client_address
 from otel_analytics.mapping.calls import Call, describe, is_call
-from otel_analytics.mapping.endpoint import EndpointCap
+from otel_analytics.mapping.endpoint import EndpointCap, Tally
 from otel_analytics.mapping.engagements import IGNORED, Occurrence, drafted, span_events
 from otel_analytics.mapping.identity import Draft, EndedSpan, Request, Requests, Said
 from otel_analytics.mapping.options import MappingOptions
@@ -62,20 +60,15 @@ class SpanMapper:
         self._form = form
         self._cap = EndpointCap(options.max_endpoints)
         self._second_spans = SecondSpans()
-        self._redacted: deque[None] = deque()
+        self._redacted = Tally()
 
     def take_folded_endpoints(self) -> int:
         """Return how many calls were folded into ``{other}`` since this was asked last."""
-        return self._cap.take_folded()
+        return self._cap.folded.take()
 
     def take_redacted_ids(self) -> int:
         """Return how many spans came with a placeholder for a user or session since this was asked last."""
-        taken = 0
-        with suppress(IndexError):  # another thread takes them too
-            while self._redacted:
-                self._redacted.popleft()
-                taken += 1
-        return taken
+        return self._redacted.take()
 
     def map(self, span: ReadableSpan) -> Mapped:
         """Return the events of one ended span, joined to no other.
@@ -156,4 +149,4 @@ class SpanMapper:
     def _note_redacted(self, reading: SpanReading) -> None:
         said = (as_text(reading.attributes[key]) for key in _WHO if key in reading.attributes)
         if any(is_redacted(text) for text in said):
-            self._redacted.append(None)
+            self._redacted.add()

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from otel_analytics.client import AnalyticsClient
 from otel_analytics.sdk.intake import Adapter
 
 _PATIENCE_MILLIS = 2_000
@@ -19,31 +17,10 @@ class AnalyticsSpanExporter(Adapter, SpanExporter):
 
     Works in `BatchSpanProcessor` and `SimpleSpanProcessor`, which hand it sampled spans only;
     `AnalyticsSpanProcessor` sees the others too. `export` maps and returns, it never waits for the network.
-    Safe to call from several threads.
-
-    Args:
-        endpoint: Base URL of the collector.
-        app_name: The `app` of views; the resource's `service.name` by default.
-        write_key: Sent as ``X-Write-Key``.
-        client: A client to share instead of options; the exporter then leaves it open at its own shutdown.
-        **options: Any other option of `Config`.
-
-    Raises:
-        ConfigError: An option, or its environment variable, has a value it cannot have.
+    Safe to call from several threads. Takes what `Adapter` takes: an endpoint and options, or a client.
     """
 
-    def __init__(
-        self,
-        endpoint: str | None = None,
-        *,
-        app_name: str | None = None,
-        write_key: str | None = None,
-        client: AnalyticsClient | None = None,
-        **options: Any,
-    ) -> None:
-        super().__init__(
-            client, {"endpoint": endpoint, "app_name": app_name, "write_key": write_key, **options}
-        )
+    def _made(self) -> None:
         self._intake.has_exporter = True
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:

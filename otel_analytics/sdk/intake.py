@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from opentelemetry import baggage
@@ -45,20 +45,37 @@ class Adapter:
     """What every adapter has: a client of its own or one it shares, and the intake before it.
 
     Args:
-        client: A client to share; the adapter leaves it open at its own shutdown.
-        given: Options of a client of its own.
+        endpoint: Base URL of the collector.
+        app_name: The `app` of views; the resource's `service.name` by default.
+        write_key: Sent as ``X-Write-Key``.
+        client: A client to share instead of options; the adapter then leaves it open at its own shutdown.
+        **options: Any other option of `Config`.
 
     Raises:
-        ConfigError: An option has a value it cannot have, or there are both.
+        ConfigError: An option, or its environment variable, has a value it cannot have, or there are both a
+            client and options.
     """
 
-    def __init__(self, client: AnalyticsClient | None, given: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        endpoint: str | None = None,
+        *,
+        app_name: str | None = None,
+        write_key: str | None = None,
+        client: AnalyticsClient | None = None,
+        **options: Any,
+    ) -> None:
+        given = {"endpoint": endpoint, "app_name": app_name, "write_key": write_key, **options}
         if client is not None and any(value is not None for value in given.values()):
             raise ConfigError("client: give either a client or options; the client has its own")
         self._owns_client = client is None
         self._client = client or AnalyticsClient(**given)
         self._intake = intake_of(self._client)
         self._closed = False
+        self._made()
+
+    def _made(self) -> None:
+        """Do what one kind of adapter needs beside that."""
 
     @property
     def client(self) -> AnalyticsClient:

@@ -12,7 +12,6 @@ from typing import Any
 
 from opentelemetry.sdk._logs import export as sdk
 
-from otel_analytics.client import AnalyticsClient
 from otel_analytics.delivery.logs import logger
 from otel_analytics.mapping.engagements import Occurrence, log_event
 from otel_analytics.sdk.intake import Adapter
@@ -28,31 +27,8 @@ class AnalyticsLogRecordExporter(Adapter, _Exporter):  # type: ignore[misc]
     A record names one by its ``event_name`` or by an attribute ``event.name``. An event that is recorded as a
     span event too is counted once: on one span, the n-th log record and the n-th span event of a name are the
     same event. For records to be joined to their requests, share the client of the span processor or
-    exporter; auto-configuration does.
-
-    Args:
-        endpoint: Base URL of the collector.
-        app_name: The `app` of views; the resource's `service.name` by default.
-        write_key: Sent as ``X-Write-Key``.
-        client: A client to share instead of options; the exporter then leaves it open at its own shutdown.
-        **options: Any other option of `Config`.
-
-    Raises:
-        ConfigError: An option, or its environment variable, has a value it cannot have.
+    exporter; auto-configuration does. Takes what `Adapter` takes: an endpoint and options, or a client.
     """
-
-    def __init__(
-        self,
-        endpoint: str | None = None,
-        *,
-        app_name: str | None = None,
-        write_key: str | None = None,
-        client: AnalyticsClient | None = None,
-        **options: Any,
-    ) -> None:
-        super().__init__(
-            client, {"endpoint": endpoint, "app_name": app_name, "write_key": write_key, **options}
-        )
 
     def export(self, batch: Sequence[Any]) -> Any:
         """Map log records and hand their events on.
