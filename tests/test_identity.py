@@ -20,6 +20,7 @@ from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, T
 
 from otel_analytics import (
     AnalyticsClient,
+    AnalyticsLogRecordExporter,
     AnalyticsSpanExporter,
     AnalyticsSpanProcessor,
     identify,
@@ -569,6 +570,19 @@ def test_an_unknown_tracked_event_is_counted_and_named(shop: Shop) -> None:
     track("nobody_knows_this")
     stats = shop.client.stats()
     assert (stats.dropped, stats.noted["unknown_event"]) == ({"invalid": 1}, 1)
+
+
+def test_where_no_spans_come_a_tracked_event_waits_for_none(collector: FaultyCollector) -> None:
+    """Traces go elsewhere, and nobody here will ever see the server span."""
+    elsewhere = TracerProvider(shutdown_on_exit=False).get_tracer("elsewhere")
+    client = AnalyticsClient(collector.url, identity_wait_millis=600_000)
+    logs = AnalyticsLogRecordExporter(client=client)
+    with elsewhere.start_as_current_span("GET", kind=SpanKind.SERVER) as span:
+        track("payment_processed", user_id="u-1")
+        assert len(span.events) == 0  # type: ignore[attr-defined]
+    assert client.stats().accepted == 1
+    logs.shutdown()
+    client.shutdown(0)
 
 
 class Raising:

@@ -69,6 +69,10 @@ def _request_span() -> Span:
     return next((server for server in found if server is not None), span)
 
 
+_kept: list[SpanIntake] = []
+"""Without an adapter nobody else holds it."""
+
+
 def _intakes() -> list[SpanIntake]:
     """Return the intakes of this process; without any, that of the environment's options."""
     known: list[SpanIntake] = process.residents(SpanIntake)
@@ -79,7 +83,8 @@ def _intakes() -> list[SpanIntake]:
     from otel_analytics.sdk.intake import intake_of  # noqa: PLC0415
 
     client = environment_client()
-    return [] if client is None else [intake_of(client)]
+    _kept[:] = [] if client is None else [intake_of(client)]
+    return list(_kept)
 
 
 def _occurrence(name: str, span: Span, attributes: dict[str, Any]) -> Occurrence:

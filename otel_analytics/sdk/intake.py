@@ -122,6 +122,7 @@ class SpanIntake:
         self._states: dict[int, _State] = {}
         self._mark = client.config.endpoint
         self.has_exporter = False
+        self.has_processor = False
         client.add_upstream(self)
         self._state()
 
@@ -197,7 +198,7 @@ class SpanIntake:
         state = self._state()
         settled: list[Settled] = []
         for draft in self.mapper.draft_all(occurrences):
-            if draft.link.trace_id:
+            if draft.link.trace_id and (self.has_processor or self.has_exporter):
                 with state.lock:
                     settled += state.requests.happened(draft, time.monotonic())
             else:

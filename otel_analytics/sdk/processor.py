@@ -19,6 +19,7 @@ class AnalyticsSpanProcessor(Adapter, SpanProcessor):
     """
 
     def _made(self) -> None:
+        self._intake.has_processor = True
         count_events_of_ended_spans()
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
