@@ -220,6 +220,11 @@ class AnalyticsClient:
         self._delivery().accept(encoded, patience_millis / 1000)
 
     @property
+    def is_closed(self) -> bool:
+        """Whether it was shut down, in this process or in one that it was forked from."""
+        return self._delivery().is_closed
+
+    @property
     def upstream(self) -> Sequence[Upstream]:
         """What holds events back for this client, for a while."""
         return tuple(self._upstream)

@@ -278,13 +278,17 @@ class Requests:
 
     def due(self, now: float) -> list[Settled]:
         """Return the events that have waited long enough."""
-        settled: list[Settled] = []
+        late: dict[int, float] = {}
         while self._dues and self._dues[0][0] <= now:
             due, trace_id = self._dues.popleft()
-            trace = self._traces.get(trace_id)
-            if trace is not None:
-                settled += self._release(trace, due)
-        return settled
+            late[trace_id] = due
+        traces = self._traces
+        return [
+            each
+            for trace_id, due in late.items()
+            if trace_id in traces
+            for each in self._release(traces[trace_id], due)
+        ]
 
     def drain(self) -> list[Settled]:
         """Return every event that waits, with what is known by now."""

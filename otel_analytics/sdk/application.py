@@ -77,7 +77,8 @@ def _intakes() -> list[SpanIntake]:
     """Return the intakes of this process; without any, that of the environment's options."""
     known: list[SpanIntake] = process.residents(SpanIntake)
     if known:
-        return known
+        # Where all are shut down, they count what is lost.
+        return [each for each in known if not each.client.is_closed] or known
     # Imported late: most programs have an intake, and never need what sets one up.
     from otel_analytics.sdk.autoconfigure import environment_client  # noqa: PLC0415
     from otel_analytics.sdk.intake import intake_of  # noqa: PLC0415

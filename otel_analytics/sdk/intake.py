@@ -38,6 +38,7 @@ from otel_analytics.mapping.spans import SpanMapper
 _SERVER: Final = SpanKind.SERVER  # a look-up costs a call on Python 3.10, and this is asked for every span
 _MOST_OPEN_REQUESTS: Final = 10_000
 _LOCK_SECONDS: Final = 1.0
+_SHORTEST_SLEEP: Final = 0.05
 _TAKEN_BY: Final = "_otel_analytics_taken_by"
 
 
@@ -309,19 +310,30 @@ class SpanIntake:
 
     def _release_in_time(self, state: _State) -> None:
         me = threading.current_thread()
-        while True:
+        try:
+            while (due := self._next_due(state, me)) is not None:
+                # Several at once: looking for them takes a while where a job's trace holds thousands.
+                state.wake.wait(max(due - time.monotonic(), _SHORTEST_SLEEP))
+                with state.lock:
+                    settled = state.requests.due(time.monotonic())
+                self._hand_on(settled)
+        finally:
             with state.lock:
-                # Of two threads started at once the second finds the first.
-                due = state.requests.next_due if state.timer in (None, me) else None
-                if due is None:
-                    state.timer = None if state.timer is me else state.timer
-                    return
-                state.timer = me
-                state.wake.clear()
-            state.wake.wait(max(due - time.monotonic(), 0.0))
-            with state.lock:
-                settled = state.requests.due(time.monotonic())
-            self._hand_on(settled)
+                if state.timer is me:
+                    state.timer = None
+
+    @staticmethod
+    def _next_due(state: _State, me: threading.Thread) -> float | None:
+        """Return when something has waited long enough; `None` ends the thread."""
+        with state.lock:
+            # Of two threads started at once the second finds the first.
+            if state.timer not in (None, me):
+                return None
+            state.wake.clear()
+            due = state.requests.next_due
+            # In the same step as the look, so that who waits from now on starts another one.
+            state.timer = None if due is None else me
+            return due
 
     def _hand_on(self, settled: Sequence[Settled], patience_millis: float = 0) -> None:
         events = []
