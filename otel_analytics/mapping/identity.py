@@ -171,6 +171,17 @@ class _Trace:
         self.root_ended = False  # some span without a parent in this process has ended
 
 
+class _Lone(NamedTuple):
+    """A request of a single span, as most are, for as long as another one may come."""
+
+    link: Link
+    said: Said | None
+    request: Request
+    names: tuple[str, ...]
+    watched: bool
+    until: float
+
+
 class Requests:
     """Joins the spans of requests, within bounds of time, count and bytes.
 
@@ -185,6 +196,7 @@ class Requests:
         self._over: dict[
             int, float
         ] = {}  # traces in which nothing is open or waits: until when they are kept
+        self._lone: dict[int, _Lone] = {}
         self._dues: deque[tuple[float, int]] = deque()
         self._links = 0
         self._waiting = 0
@@ -220,7 +232,7 @@ class Requests:
         Returns:
             What has to leave to make room.
         """
-        trace = self._traces.get(link.trace_id)
+        trace = self._known(link.trace_id)
         settled: Sequence[Settled] = ()
         if trace is None:
             settled = self._make_room(now)
@@ -237,7 +249,9 @@ class Requests:
         link, said, drafts, request = span
         if not link.trace_id:
             return _alone(span)
-        trace = self._traces.get(link.trace_id)
+        trace = self._known(link.trace_id)
+        if request is not None and not link.parent_id and _is_alone(trace, link.span_id):
+            return self._take_alone(span, request, trace, now)
         settled: list[Settled] = []
         if trace is None:
             if not (link.parent_id or said or drafts or request):
@@ -268,7 +282,7 @@ class Requests:
     def happened(self, draft: Draft, now: float) -> Sequence[Settled]:
         """Take an event by itself, whose span may be open, over or unseen; return as `ended` does."""
         settled: list[Settled] = []
-        trace = self._traces.get(draft.link.trace_id)
+        trace = self._known(draft.link.trace_id)
         if trace is None:
             settled += self._make_room(now)
             trace = self._traces[draft.link.trace_id] = _Trace()
@@ -308,6 +322,37 @@ class Requests:
         return trace is not None and span_id in trace.open
 
     # What is kept, and for how long
+
+    def _known(self, trace_id: int) -> _Trace | None:
+        trace = self._traces.get(trace_id)
+        if trace is not None or trace_id not in self._lone:
+            return trace
+        lone = self._lone.pop(trace_id)
+        trace = self._traces[trace_id] = _Trace()
+        trace.watched = lone.watched
+        self._note_end(trace, lone.link, lone.said, lone.request)
+        for name in lone.names:
+            trace.recorded.setdefault((lone.link.span_id, name), [0, 0])[False] += 1
+        self._over[trace_id] = lone.until
+        return trace
+
+    def _take_alone(
+        self, span: EndedSpan, request: Request, trace: _Trace | None, now: float
+    ) -> Sequence[Settled]:
+        """Take a request of which no other span is known: nothing is to be joined, and nothing waits."""
+        link, said, drafts, _ = span
+        if trace is not None:
+            self._forget(link.trace_id)
+        names = tuple(draft.name for draft in drafts if not draft.is_view)
+        until = now + 2 * self._wait
+        self._lone[link.trace_id] = _Lone(link, said, request, names, trace is not None, until)
+        for trace_id in list(islice(self._lone, _FORGOTTEN_AT_ONCE)):
+            if self._lone[trace_id].until > now and len(self._lone) <= _MOST_TRACES:
+                break
+            del self._lone[trace_id]
+        if said is not None and not request.user_id and len(set(said.event_users)) == 1:
+            request = request._replace(user_id=said.event_users[0])
+        return [(draft, request) for draft in drafts]
 
     def _note_end(self, trace: _Trace, link: Link, said: Said | None, request: Request | None) -> None:
         span_id = link.span_id
@@ -421,6 +466,15 @@ class Requests:
             self._uncount(late)
             settled += [(draft, _with_what_is_known(trace, draft)) for draft, _ in late]
         return settled
+
+
+def _is_alone(trace: _Trace | None, span_id: int) -> bool:
+    """Whether no other span of a trace is known than the one that ends, and nobody has told of it."""
+    return trace is None or (
+        len(trace.parents) == 1
+        and span_id in trace.open
+        and not (trace.said or trace.waiting or trace.recorded)
+    )
 
 
 def _alone(span: EndedSpan) -> list[Settled]:

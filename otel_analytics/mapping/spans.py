@@ -93,6 +93,7 @@ class SpanMapper:
         if not is_server and tells_nothing(span):
             return EndedSpan(link_of(span))
         reading = read(span)
+        link = reading.link
         if sampled_only and (weight := sample_weight(span)) is not None:
             reading = reading._replace(weight=weight)
         call = self._call(reading) if is_server else None
@@ -100,7 +101,7 @@ class SpanMapper:
         event_users: tuple[str, ...] = ()
         is_second = call is not None and self._second_spans.is_second(call, reading)
         if call and not is_second:
-            drafts.append(Draft(reading.link, partial(self._view, call, reading), is_view=True))
+            drafts.append(Draft(link, partial(self._view, call, reading), is_view=True))
         if span.events:
             business = self.draft_all(span_events(reading))
             drafts += business
@@ -109,8 +110,8 @@ class SpanMapper:
         said = None
         if reading.user_id or reading.session_id or event_users:
             said = Said(reading.user_id, reading.session_id, event_users)
-        request = self._request(call, reading)._replace(has_view=not is_second) if call else None
-        return EndedSpan(reading.link, said, drafts, request)
+        request = self._request(call, reading, has_view=not is_second) if call else None
+        return EndedSpan(link, said, drafts, request)
 
     def draft_all(self, occurrences: Iterable[Occurrence]) -> list[Draft]:
         """Return what of all that happened is a business event, as drafts."""
@@ -122,7 +123,7 @@ class SpanMapper:
             return None
         return describe(reading.attributes, reading.span, self._cap)
 
-    def _request(self, call: Call, reading: SpanReading) -> Request:
+    def _request(self, call: Call, reading: SpanReading, *, has_view: bool) -> Request:
         attributes, options = reading.attributes, self._options
         return Request(
             reading.user_id,
@@ -134,6 +135,7 @@ class SpanMapper:
             client_address(attributes, options.show_address, options.trusted_proxy_hops),
             reading.start,
             reading.span.end_time or reading.start,
+            has_view,
         )
 
     def _view(self, call: Call, reading: SpanReading, request: Request) -> Any:
@@ -147,6 +149,8 @@ class SpanMapper:
         return None
 
     def _note_redacted(self, reading: SpanReading) -> None:
+        if _WHO.isdisjoint(reading.attributes):
+            return
         said = (as_text(reading.attributes[key]) for key in _WHO if key in reading.attributes)
         if any(is_redacted(text) for text in said):
             self._redacted.add()
