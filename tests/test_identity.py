@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import multiprocessing
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -592,4 +593,22 @@ class Raising:
 
 def test_track_raises_for_nothing(shop: Shop) -> None:
     track("payment_processed", amount=Raising(), user_id=Raising())
+    track(Raising())  # type: ignore[arg-type]
     assert len(shop.engagements()) == 1
+    assert shop.client.stats().dropped == {"invalid": 1}
+
+
+def test_what_waits_in_a_child_of_multiprocessing_leaves_at_its_end(shop: Shop) -> None:
+    """Such a child ends without ``atexit``, and nothing has been delivered in it before."""
+
+    def work() -> None:
+        child = shop.start("charge", shop.start("POST /pay", server=True))
+        child.add_event("payment_processed", {"user.id": "u-1"})
+        child.end()
+        shop.provider.force_flush()
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join(30)
+    assert process.exitcode == 0
+    assert [payment["userId"] for payment in shop.collector.bodies("engagement")] == ["u-1"]

@@ -193,9 +193,8 @@ class Requests:
     def __init__(self, wait: float) -> None:
         self._wait = wait
         self._traces: dict[int, _Trace] = {}
-        self._over: dict[
-            int, float
-        ] = {}  # traces in which nothing is open or waits: until when they are kept
+        # Traces whose root has ended and in which nothing is open or waits: until when each is kept.
+        self._over: dict[int, float] = {}
         self._lone: dict[int, _Lone] = {}
         self._dues: deque[tuple[float, int]] = deque()
         self._links = 0

@@ -53,6 +53,7 @@ def track(name: str, /, **attributes: Any) -> None:
         **attributes: About it. `target_id`, `target_type` and `user_id` are read as `target.id`,
             `target.type` and `user.id` are; others are its metadata.
     """
+    name = field_text(name)  # anything may be given, and its `__str__` may raise
     span = get_current_span()
     intakes = _intakes()
     if any(intake.will_see(span) for intake in intakes):

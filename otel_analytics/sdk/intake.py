@@ -252,7 +252,9 @@ class SpanIntake:
         return state.servers.get(span_id)
 
     def at_exit(self) -> None:
-        """Do nothing: the client's delivery has what waits released before it ends."""
+        """Have what waits sent, also where its client has had nothing to deliver before."""
+        if self._state().requests.waiting:
+            self.client.flush(self.client.config.shutdown_timeout_millis)
 
     def before_fork(self) -> None:
         """Do nothing: a child begins anew."""
