@@ -22,7 +22,7 @@ Pure: no clock, no lock, no thread. Whoever owns a `Requests` calls it from one 
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeVar
@@ -192,10 +192,11 @@ class Requests:
 
     def __init__(self, wait: float) -> None:
         self._wait = wait
-        self._traces: dict[int, _Trace] = {}
+        # Ordered: the oldest of a plain dict is found behind all the places of those that left before it.
+        self._traces: OrderedDict[int, _Trace] = OrderedDict()
         # Traces whose root has ended and in which nothing is open or waits: until when each is kept.
-        self._over: dict[int, float] = {}
-        self._lone: dict[int, _Lone] = {}
+        self._over: OrderedDict[int, float] = OrderedDict()
+        self._lone: OrderedDict[int, _Lone] = OrderedDict()
         self._dues: deque[tuple[float, int]] = deque()
         self._links = 0
         self._waiting = 0
@@ -342,13 +343,14 @@ class Requests:
         link, said, drafts, _ = span
         if trace is not None:
             self._forget(link.trace_id)
-        names = tuple(draft.name for draft in drafts if not draft.is_view)
-        until = now + 2 * self._wait
-        self._lone[link.trace_id] = _Lone(link, said, request, names, trace is not None, until)
-        for trace_id in list(islice(self._lone, _FORGOTTEN_AT_ONCE)):
-            if self._lone[trace_id].until > now and len(self._lone) <= _MOST_TRACES:
+        names = tuple([draft.name for draft in drafts if not draft.is_view])
+        lone = self._lone
+        lone[link.trace_id] = _Lone(link, said, request, names, trace is not None, now + 2 * self._wait)
+        for _ in range(_FORGOTTEN_AT_ONCE):
+            oldest = next(iter(lone), 0)
+            if not oldest or (lone[oldest].until > now and len(lone) <= _MOST_TRACES):
                 break
-            del self._lone[trace_id]
+            del lone[oldest]
         if said is not None and not request.user_id and len(set(said.event_users)) == 1:
             request = request._replace(user_id=said.event_users[0])
         return [(draft, request) for draft in drafts]

@@ -173,6 +173,8 @@ class SpanIntake:
             is_first: Whether the spans come straight from the SDK: an exporter for the same collector then
                 leaves them alone.
         """
+        state = self._state()
+        requests, lock, clock = state.requests, state.lock, time.monotonic
         settled: list[Settled] = []
         doubles = 0
         for span in spans:
@@ -182,9 +184,14 @@ class SpanIntake:
             ended = self._read(span, is_first=is_first)
             if ended is None:
                 continue
-            settled += self._join(ended)
+            if state.servers:
+                state.servers.pop(ended.link.span_id, None)
+            with lock:
+                settled += requests.ended(ended, clock())
             if is_first and ended.drafts:
                 setattr(span, _TAKEN_BY, self._mark)
+        if requests.waiting:
+            settled += self._released(state)
         if settled:
             self._hand_on(settled, patience_millis)
         if doubles:
@@ -281,13 +288,6 @@ class SpanIntake:
         if span.dropped_events:
             self.client.note("span_limits", span.dropped_events, _SPAN_LIMITS)
         return ended
-
-    def _join(self, ended: EndedSpan) -> Sequence[Settled]:
-        state = self._state()
-        state.servers.pop(ended.link.span_id, None)
-        with state.lock:
-            settled = state.requests.ended(ended, time.monotonic())
-        return [*settled, *self._released(state)] if state.requests.waiting else settled
 
     def _released(self, state: _State) -> Sequence[Settled]:
         """Return what may not wait: all, where nobody would come back for it."""
