@@ -139,7 +139,10 @@ def test_what_calls_share_is_remembered_only_for_calls_that_share_it(
     seasoned = mapper(**OPTIONS)
     seasoned.map(span)
     for other in others:
-        assert seasoned.map(other) == mapper(**OPTIONS).map(other)
+        expected = mapper(**OPTIONS).map(other)
+        assert seasoned.map(other) == expected
+        whole = seasoned.read_whole(other)
+        assert whole is None or [whole.view] == [*expected.events, *expected.dropped]
 
 
 @settings(max_examples=300, deadline=None)

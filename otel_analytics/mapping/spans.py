@@ -11,28 +11,29 @@ from functools import lru_cache, partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from otel_analytics.contract import CallView, Kind
+from otel_analytics.contract import CallView, Kind, rfc3339
 from otel_analytics.events import OBJECTS, Form
-from otel_analytics.mapping import semconv
+from otel_analytics.mapping import ids, semconv
 from otel_analytics.mapping.address import client_address
 from otel_analytics.mapping.calls import FUNCTION, RPC, Call, describe, is_call
 from otel_analytics.mapping.endpoint import OTHER, EndpointCap, Tally
 from otel_analytics.mapping.engagements import IGNORED, Occurrence, drafted, span_events
-from otel_analytics.mapping.identity import Draft, EndedSpan, Request, Requests, Said
+from otel_analytics.mapping.identity import Draft, EndedSpan, Link, Request, Requests, Said
 from otel_analytics.mapping.options import MappingOptions
-from otel_analytics.mapping.privacy import is_redacted
+from otel_analytics.mapping.privacy import first_known, is_redacted
 from otel_analytics.mapping.reading import (
     WHO,
     NotMade,
     SpanReading,
+    has_events,
     link_of,
     read,
     sample_weight,
     tells_nothing,
 )
 from otel_analytics.mapping.second_spans import SecondSpans
-from otel_analytics.mapping.values import Attributes, as_text, first_text, is_true
-from otel_analytics.mapping.views import service_name, view, viewed
+from otel_analytics.mapping.values import Attributes, as_text, attributes_of, first_text, is_true
+from otel_analytics.mapping.views import duration_of, service_name, view, viewed
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -71,6 +72,18 @@ class _SharedCall(NamedTuple):
     common: CallView
     not_viewed: NotMade | None
     most_slashes: int
+
+
+class Whole(NamedTuple):
+    """A server span that is a request all by itself.
+
+    Args:
+        view: Its view, or why there is none.
+        tell: Says of it what `SpanMapper.read` does, but for the view.
+    """
+
+    view: Any
+    tell: Callable[[], EndedSpan]
 
 
 class SpanMapper:
@@ -137,13 +150,50 @@ class SpanMapper:
             business = self.draft_all(span_events(reading))
             drafts += business
             event_users = tuple(draft.user_id for draft in business if draft.user_id)
-        if not WHO.isdisjoint(reading.attributes):
-            self._note_redacted(reading)
+        if not WHO.isdisjoint(reading.attributes) and _has_redacted(reading.attributes):
+            self._redacted.add()
         said = None
         if reading.user_id or reading.session_id or event_users:
             said = Said(reading.user_id, reading.session_id, event_users)
         request = self._request(shared, reading, has_view=not is_second) if shared else None
         return EndedSpan(link, said, drafts, request)
+
+    def read_whole(self, span: ReadableSpan, *, sampled_only: bool = False) -> Whole | None:
+        """Return the view of a server span to which no other is joined, without the detour of a draft.
+
+        Returns:
+            `None` where it takes more than one look: a call not seen before, events, a placeholder for a
+            user, a span whose request may have a second one.
+        """
+        attributes, context = attributes_of(span), span.context
+        shared = None if has_events(span) else self._known_call(attributes, _key(attributes, span))
+        start, end = span.start_time, span.end_time
+        if shared is None or not start or not end or not self._second_spans.is_single(shared.call, span):
+            return None
+        user_id = session_id = ""
+        if not WHO.isdisjoint(attributes):
+            if _has_redacted(attributes):
+                return None
+            user_id = first_known(attributes, semconv.USER_ID)
+            session_id = first_known(attributes, semconv.SESSION_ID)
+        options = self._options
+        address = client_address(attributes, options.show_address, options.trusted_proxy_hops)
+        trace_id, span_id = f"{context.trace_id:032x}", f"{context.span_id:016x}"
+        made = shared.not_viewed or self._form.call(
+            shared.common,
+            ids.view_id(trace_id, span_id),
+            rfc3339(start),
+            user_id,
+            session_id or ids.session_id(start, trace_id),
+            duration_of(shared.common, start, end),
+            address,
+            self._app_name(span),
+            trace_id,
+            span_id,
+            sample_weight(span) if sampled_only else None,
+        )
+        link = context.trace_id, context.span_id
+        return Whole(made, partial(_told, link, shared, user_id, session_id, address, start, end))
 
     def draft_all(self, occurrences: Iterable[Occurrence]) -> list[Draft]:
         """Return what of all that happened is a business event, as drafts."""
@@ -157,8 +207,8 @@ class SpanMapper:
             return None
         # Events may say how a call ended: a span with any is looked at each time.
         key = None if reading.has_events else _key(attributes, span)
-        known = self._shared.get(key) if key else None
-        if known is not None and first_text(attributes, semconv.PATH).count("/") <= known.most_slashes:
+        known = self._known_call(attributes, key)
+        if known is not None:
             return known
         call = describe(attributes, span, self._cap)
         is_route = bool(first_text(attributes, semconv.ROUTE))
@@ -178,6 +228,12 @@ class SpanMapper:
                 self._shared.clear()
             self._shared[key] = shared
         return shared
+
+    def _known_call(self, attributes: Attributes, key: tuple[Any, ...] | None) -> _SharedCall | None:
+        known = self._shared.get(key) if key else None
+        if known is None or first_text(attributes, semconv.PATH).count("/") > known.most_slashes:
+            return None
+        return known
 
     def _request(self, shared: _SharedCall, reading: SpanReading, *, has_view: bool) -> Request:
         options = self._options
@@ -217,10 +273,29 @@ class SpanMapper:
             return NotMade(Kind.VIEW, EXCLUDED)
         return None
 
-    def _note_redacted(self, reading: SpanReading) -> None:
-        said = (as_text(reading.attributes[key]) for key in WHO if key in reading.attributes)
-        if any(is_redacted(text) for text in said):
-            self._redacted.add()
+
+def _has_redacted(attributes: Attributes) -> bool:
+    """Whether somebody has put a placeholder where a user or a session was."""
+    said = (as_text(attributes[key]) for key in WHO if key in attributes)
+    return any(is_redacted(text) for text in said)
+
+
+def _told(
+    link: tuple[int, int],
+    shared: _SharedCall,
+    user_id: str,
+    session_id: str,
+    address: str | None,
+    start: int,
+    end: int,
+) -> EndedSpan:
+    call = shared.call
+    said = Said(user_id, session_id) if user_id or session_id else None
+    request = Request(
+        *(user_id, session_id, call.method, call.endpoint, shared.is_route, shared.content_id, address),
+        *(start, end),
+    )
+    return EndedSpan(Link(*link), said, (), request)
 
 
 def _is_told_by_attributes(call: Call, *, is_route: bool) -> bool:

@@ -36,14 +36,14 @@ def view(
         app_name: The service.
         form: What the view is made as.
     """
-    span, trace_id, span_id, start = reading.span, reading.trace_id, reading.span_id, reading.start
+    trace_id, span_id, start = reading.trace_id, reading.span_id, reading.start
     return form.call(
         call,
         ids.view_id(trace_id, span_id),
         rfc3339(start),
         request.user_id,
         request.session_id or ids.session_id(start, trace_id),
-        None if call.method == WEBSOCKET else _duration(span.start_time, span.end_time),
+        duration_of(call, reading.span.start_time, reading.span.end_time),
         request.address,
         app_name,
         trace_id if reading.link.trace_id else "",
@@ -78,9 +78,9 @@ def viewed(call: Call, request: Request, attributes: Attributes, options: Mappin
     )
 
 
-def _duration(start: int | None, end: int | None) -> float | None:
-    """Return milliseconds, with the microseconds that clocks really give."""
-    if start is None or end is None:
+def duration_of(call: CallView, start: int | None, end: int | None) -> float | None:
+    """Return milliseconds, with the microseconds that clocks really give; a websocket's say nothing."""
+    if start is None or end is None or call.method == WEBSOCKET:
         return None
     if end <= start:
         return 0
