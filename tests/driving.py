@@ -8,6 +8,8 @@ from collections.abc import Callable, Collection
 from typing import TypeVar
 
 from otel_analytics import AnalyticsClient
+from otel_analytics.delivery.http import wire
+from otel_analytics.delivery.http.transport import Transport
 from otel_analytics.testing import (
     Answer,
     Behaviour,
@@ -75,3 +77,13 @@ def one_each(collector: FaultyCollector, expected: Collection[str]) -> None:
     """Assert that just these calls were stored, none of them twice."""
     assert calls(collector) == set(expected)
     assert duplicates(collector) == 0
+
+
+def send(transport: Transport, request: wire.Request, timeout: float) -> wire.Answer | wire.NoAnswer:
+    """Make one request over a transport and wait for what comes of it."""
+    transport.start(request, timeout)
+    until = time.monotonic() + timeout + 30
+    while time.monotonic() < until:
+        for exchanged in transport.wait(until):
+            return exchanged.result
+    raise AssertionError("the transport forgot a request")

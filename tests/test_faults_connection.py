@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import trustme
 from conftest import QuickClient
-from driving import track, within
+from driving import send, track, within
 
 from otel_analytics import AnalyticsClient
 from otel_analytics.delivery.http import transport
@@ -117,7 +117,7 @@ def test_requests_through_a_tunnel_share_a_connection(
 ) -> None:
     with FaultyCollector(ssl_context=server_context) as collector:
         sending = Transport(collector.url, "s3cret")
-        results = [sending.send(_REQUEST, 5) for _ in range(3)]
+        results = [send(sending, _REQUEST, 5) for _ in range(3)]
         sending.close()
         assert [result.status for result in results if isinstance(result, Answer)] == [200] * 3
         assert collector.connections == 1
@@ -166,7 +166,7 @@ def test_what_comes_after_an_answer_answers_no_other_request(
     with _peer(talk, server_context if scheme == "https" else None) as port:
         sending = Transport(f"{scheme}://127.0.0.1:{port}", None)
         for _ in range(3):
-            result = sending.send(_REQUEST, 5)
+            result = send(sending, _REQUEST, 5)
             assert isinstance(result, Answer)
             assert result.status in {200, 204}
             assert sent.acquire(timeout=5)
@@ -189,7 +189,7 @@ def test_a_connection_whose_answers_are_whole_is_kept(
 
     with _peer(talk, server_context if scheme == "https" else None) as port:
         sending = Transport(f"{scheme}://127.0.0.1:{port}", None)
-        bodies = {result.body for _ in range(5) if isinstance(result := sending.send(_REQUEST, 5), Answer)}
+        bodies = {result.body for _ in range(5) if isinstance(result := send(sending, _REQUEST, 5), Answer)}
         sending.close()
     assert bodies <= {b"", b"ok", b"\n\r\n\n{}\n"}
     assert len(bodies) == len(connections) == 1
@@ -237,7 +237,7 @@ def test_the_certificates_for_a_proxy_are_loaded_where_the_client_is_made(
         ),
         ("ftp://127.0.0.1:9", "ValueError: Unknown scheme for proxy URL"),
         ("http://127.0.0.1:none", "InvalidURL: Invalid port"),
-        ("http://user:s3cret@127.0.0.1:9", "ConnectError: "),
+        ("http://user:s3cret@127.0.0.1:9", "ConnectionRefusedError: "),
     ],
 )
 def test_a_proxy_that_cannot_be_used_keeps_the_events(
@@ -250,7 +250,7 @@ def test_a_proxy_that_cannot_be_used_keeps_the_events(
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", proxy)
     monkeypatch.setenv("NO_PROXY", "")
-    result = Transport(f"{scheme}://127.0.0.1:9", None).send(_REQUEST, 1)
+    result = send(Transport(f"{scheme}://127.0.0.1:9", None), _REQUEST, 1)
     assert isinstance(result, NoAnswer)
     assert not result.reached
     assert result.reason.startswith(reason)
@@ -283,10 +283,10 @@ def test_a_socks_proxy_is_used_and_its_nonsense_kept_from_the_log(
         monkeypatch.setenv("NO_PROXY", "")
         sending = Transport(collector.url, None)
         for _ in range(2):
-            result = sending.send(_REQUEST, 2)
+            result = send(sending, _REQUEST, 2)
             assert isinstance(result, Answer if speaks_socks else NoAnswer)
             if isinstance(result, NoAnswer):
-                assert (result.reason[:11], result.reached) == ("SOCKS proxy", False)
+                assert ("SOCKS proxy" in result.reason, result.reached) == (True, False)
         sending.close()
         assert collector.connections == speaks_socks
 
@@ -301,7 +301,7 @@ def _drip_handshake(sock: socket.socket) -> None:
 def _sent_in_time(url: str, request: Request = _REQUEST) -> Answer | NoAnswer:
     sending = Transport(url, None)
     try:
-        return within(_SECONDS + _BUSY, lambda: sending.send(request, _SECONDS))
+        return within(_SECONDS + _BUSY, lambda: send(sending, request, _SECONDS))
     finally:
         sending.close()
 

@@ -83,7 +83,6 @@ class Delivery:
             self._log,
             self._report,
             timeout=config.timeout_millis / 1000,
-            max_connections=config.max_connections,
             surroundings=around,
         )
 

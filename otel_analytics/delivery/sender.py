@@ -1,13 +1,13 @@
-"""The only threads: send what the schedule says, and settle it.
+"""The only thread: sends what the schedule says, over as many connections as it takes, and settles it.
 
-A sender has no thread until there is something to send, then one, then up to `max_connections` while events
-wait and the collector is well. Its threads are daemons: none of them can hold up the exit of the process.
+A sender has no thread until there is something to send. It is a daemon: it cannot hold up the exit of the
+process.
 
 One lock guards the schedule, with all it decides by. Requests are made outside of it, and so is whatever may
 run code of others: the log, and `on_drop`. The queue has a lock of its own, taken inside this one and never
-around it. Two conditions wait on the lock: `_changed`, for the threads, since something may be sent or ended;
-`_settled`, for who waits in flush or shutdown. Whoever puts an event in takes the lock only where the
-schedule awaits it.
+around it. The thread waits in its transport, for answers and to be woken; who waits in flush or shutdown, on
+the condition `_settled`. Whoever puts an event in wakes the thread only where the schedule awaits it, and
+takes no lock for that.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, detach,
 from otel_analytics.delivery.backoff import RetryPolicy
 from otel_analytics.delivery.batch import Batch
 from otel_analytics.delivery.http.transport import Transport
-from otel_analytics.delivery.http.wire import Answer, NoAnswer, Outcome, Verdict, build_request, interpret
+from otel_analytics.delivery.http.wire import Answer, NoAnswer, Outcome, Request, build_request, interpret
 from otel_analytics.delivery.life import Life
 from otel_analytics.delivery.logs import RateLimitedLog, log_safely, logger
 from otel_analytics.delivery.queue.memory import Queue
@@ -65,12 +65,11 @@ class Sender:
     Args:
         queue: Where events wait.
         schedule: When to send what.
-        life: After its end the threads end, each after the request it is making.
-        connect: Makes a transport; each thread has its own.
+        life: After its end the thread ends.
+        connect: Makes a transport.
         log: Tells the operator.
         report: Hears of what became of each batch.
         timeout: Seconds for one request.
-        max_connections: Most threads.
         surroundings: Clocks.
     """
 
@@ -84,7 +83,6 @@ class Sender:
         report: Report,
         *,
         timeout: float,
-        max_connections: int,
         surroundings: Surroundings,
     ) -> None:
         self._queue = queue
@@ -94,16 +92,13 @@ class Sender:
         self._log = log
         self._report = report
         self._timeout = timeout
-        self._max_connections = max_connections
         self._around = surroundings
         # Entered as itself by whoever tracks: `with` a lock is one step, while a condition is entered in
         # Python code, where an exception from a signal handler would leave it held for good.
         self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)  # for the threads: something to send, or to end for
         self._settled = threading.Condition(self._lock)  # for who waits in flush or shutdown
         self._starting = threading.Lock()
-        self._threads: set[threading.Thread] = set()
-        self._idle = 0
+        self._thread: threading.Thread | None = None
         self._transports: list[Transport] = []
         self._is_forgotten = False
         self._abandoned_by: object = None
@@ -111,9 +106,8 @@ class Sender:
     def wake(self) -> None:
         """Say that an event was put into the queue; cheap where nobody needs to know."""
         if self._schedule.is_awaited():
-            with self._lock:
-                self._changed.notify()
-        if not self._threads:
+            self._wake_transports()
+        if self._thread is None:
             self._start_thread()
 
     def await_room(self, count: int, deadline: float) -> None:
@@ -124,7 +118,7 @@ class Sender:
         """
         if self._queue.has_room(count):
             return
-        with self._changed:
+        with self._settled:
             started = self._around.clock()
             while not self._queue.has_room(count):
                 until = min(deadline, self._schedule.throttle.progress_expected_until(started))
@@ -155,26 +149,29 @@ class Sender:
             self._schedule.begin_last_chance(deadline)
 
     def stop(self) -> None:
-        """Have the threads notice that all is over."""
+        """Have the thread notice that all is over."""
+        self._wake_transports()
         with self._lock:
-            self._changed.notify_all()
             self._settled.notify_all()
 
     def abandon(self, owner: object) -> None:
-        """End the threads once everything is settled: nobody is left who could put anything.
+        """End the thread once everything is settled: nobody is left who could put anything.
 
         Args:
-            owner: Lives on as long as the threads do, so that an exit before they end still finds it.
+            owner: Lives on as long as the thread does, so that an exit before it ends still finds it.
         """
         self._abandoned_by = owner
-        with self._lock:
-            self._changed.notify_all()
+        self._wake_transports()
 
     def forget(self) -> None:
         """Stop in a forked child, where gevent's threads, being greenlets, live on."""
         self._is_forgotten = True
         for transport in self._transports:
             transport.forget()
+
+    def _wake_transports(self) -> None:
+        for transport in tuple(self._transports):
+            transport.wake()
 
     def _drain(self, deadline: float) -> bool:
         mark = self._queue.mark()
@@ -185,11 +182,11 @@ class Sender:
 
         with self._lock:
             self._schedule.flush()
-            self._changed.notify_all()
-        if not done() and not self._threads and not self._start_thread():
+        self._wake_transports()
+        if not done() and self._thread is None and not self._start_thread():
             # The interpreter is shutting down and starts no threads any more: this one does the work.
             self._work(done, deadline)
-        with self._changed:
+        with self._settled:
             while not done() and (left := deadline - self._around.clock()) > 0:
                 self._settled.wait(min(left, _LOOK_SECONDS))
         settled = self._queue.is_settled(mark)
@@ -197,15 +194,15 @@ class Sender:
         return settled
 
     def _start_thread(self) -> bool:
-        """Start a thread where there may be more; return whether there is any.
+        """Start the thread where there is none; return whether there is one.
 
-        A thread counts itself, once it runs, and this waits until it has: an exception from a signal handler
+        It counts itself, once it runs, and this waits until it has: an exception from a signal handler
         may end whoever starts it at any point, and the thread itself.
         """
         with self._starting:
+            if self._is_over() or self._thread is not None:
+                return self._thread is not None
             with self._lock:
-                if self._is_over() or len(self._threads) >= self._max_connections:
-                    return bool(self._threads)
                 self._schedule.throttle.note_progress(self._around.clock())
             runs = threading.Event()
             thread = threading.Thread(
@@ -219,17 +216,15 @@ class Sender:
         return True
 
     def _run(self, runs: threading.Event) -> None:
-        myself = threading.current_thread()
+        self._thread = threading.current_thread()
+        runs.set()
         try:
-            with self._lock:
-                self._threads.add(myself)
-            runs.set()
             while not self._has_ended():
                 self._work_safely()
         finally:
             self._rest_if_forgotten()
-            with self._changed:
-                self._threads.discard(myself)
+            self._thread = None
+            with self._settled:
                 self._settled.notify_all()
 
     def _work_safely(self) -> None:
@@ -237,10 +232,11 @@ class Sender:
         try:
             self._work(self._has_ended, math.inf)
         except FOREIGN_ERRORS:
+            self._rest_if_forgotten()
             log_safely(logging.ERROR, "sending failed unexpectedly", exc_info=True)
-            with self._changed:
+            with self._settled:
                 if not self._is_over():
-                    self._changed.wait(_PAUSE_SECONDS)
+                    self._settled.wait(_PAUSE_SECONDS)
 
     def _is_over(self) -> bool:
         return self._life.is_closed or self._is_forgotten
@@ -261,67 +257,40 @@ class Sender:
         transport = self._connect()
         self._transports.append(transport)
         try:
-            while (batch := self._next(done, deadline)) is not None:
-                self._deliver(batch, transport, min(self._timeout, deadline - self._around.clock()))
+            while not done():
+                until = self._send_what_may_go(transport, deadline)
+                if until is None:
+                    break
+                if not (self._log.has_deferred or done()):
+                    for (batch, sent_at, request), result in transport.wait(until):
+                        self._conclude(batch, request, sent_at, result)
+                self._log.emit()
         finally:
             detach(token)
             self._transports.remove(transport)
             transport.close()
 
-    def _next(self, done: Callable[[], bool], deadline: float) -> Batch | None:
-        """Wait for something to send; `None`: done, or no time left."""
-        while not done():
+    def _send_what_may_go(self, transport: Transport, deadline: float) -> float | None:
+        """Begin all requests that may go out now; return until when to wait, `None`: there is no time left."""
+        while True:
             with self._lock:
                 now = self._around.clock()
                 if now >= deadline:
                     return None
                 step = self._schedule.next(now)
-                if isinstance(step, Batch):
-                    wants_thread = self._share_work(now)
-                elif not (self._log.has_deferred or done()):
-                    self._wait(min(step, deadline) - now)
-            self._log.emit()
-            if isinstance(step, Batch):
-                if wants_thread:
-                    self._start_thread()
-                return step
-        return None
+            if not isinstance(step, Batch):
+                return min(step, deadline)
+            compress = self._schedule.compresses(now)
+            request = build_request(step, compress=compress, unix_now=self._around.wall_clock())
+            transport.start(request, max(min(self._timeout, deadline - now), 0.001), (step, now, request))
 
-    def _share_work(self, now: float) -> bool:
-        """Wake an idle thread for what else may be sent now; return whether one has to be started for it."""
-        has_more = self._schedule.has_more(now)
-        if has_more and self._idle:
-            self._changed.notify()
-        return has_more and not self._idle
-
-    def _wait(self, seconds: float) -> None:
-        self._idle += 1
-        self._changed.wait(seconds if seconds < math.inf else None)
-        self._idle -= 1
-
-    def _deliver(self, batch: Batch, transport: Transport, timeout: float) -> None:
-        sent_at = self._around.clock()
-        try:
-            result, outcome = self._exchange(batch, transport, timeout)
-        except FOREIGN_ERRORS as error:  # a fault of ours neither ends the thread nor loses events
-            log_safely(logging.ERROR, "sending failed unexpectedly", exc_info=True)
-            result = NoAnswer(type(error).__name__, reached=True)
-            outcome = Outcome(Verdict.FAILED, result.reason)
-        self._rest_if_forgotten()
-        with self._lock:
-            settlement = self._schedule.conclude(batch, result, outcome, sent_at, self._around.clock())
-            self._changed.notify_all()
-            self._settled.notify_all()
-        self._report(batch, outcome, settlement)
-
-    def _exchange(
-        self, batch: Batch, transport: Transport, timeout: float
-    ) -> tuple[Answer | NoAnswer, Outcome]:
-        compress = self._schedule.compresses(self._around.clock())
-        request = build_request(batch, compress=compress, unix_now=self._around.wall_clock())
-        result = transport.send(request, max(timeout, 0.001))
+    def _conclude(self, batch: Batch, request: Request, sent_at: float, result: Answer | NoAnswer) -> None:
         outcome = interpret(result, request, len(batch.entries), unix_now=self._around.wall_clock())
         if logger.isEnabledFor(logging.DEBUG):
             values = len(batch.entries), batch.kind.value, outcome.verdict.name
             log_safely(logging.DEBUG, "%d %s event(s): %s", *values)
-        return result, outcome
+        self._rest_if_forgotten()
+        with self._lock:
+            settlement = self._schedule.conclude(batch, result, outcome, sent_at, self._around.clock())
+            self._settled.notify_all()
+        self._report(batch, outcome, settlement)

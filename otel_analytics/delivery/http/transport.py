@@ -1,61 +1,80 @@
-"""A request to the collector and back; the only module that imports httpx.
+"""Requests to the collector and back, many at a time on one thread.
 
-httpcore, which comes with httpx, is used without httpx's client: no INFO line for each request, no redirects
-followed, no cookies kept, and a fraction of the time. A transport belongs to one thread and holds one
-keep-alive connection. Failures are values.
+A thread for each connection would compete with the application for its interpreter, and httpcore's pool costs
+twice of what a request does here; an asyncio loop cannot run beside others in a process that gevent has patched,
+nor its look-ups at the exit. So one selector waits for all connections, each of which is a generator (see
+`connection`). Idle connections are used newest first, so that those which are one too many grow old and go.
 
-All of a request has one deadline. httpcore's timeouts begin anew with each operation, so an answer that drips
-in, or comes fast but never ends, would outlive them. Hence httpcore gets its connections from here, TLS
-included, which in a proxy's tunnel it would otherwise put on top of them.
+A transport belongs to the thread that waits; only `wake` may be called from others, or by a signal's handler.
 """
 
 from __future__ import annotations
 
 import os
-import re
+import selectors
 import socket
 import ssl
+import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache
-from typing import Any, Protocol, TypeVar
+from importlib.util import find_spec
+from typing import Any, NamedTuple
 
+import h11
 import httpcore
 import httpx
 
 from otel_analytics.contract import PATHS, WRITE_KEY
+from otel_analytics.delivery.http.connection import (
+    Connection,
+    ProxyError,
+    Route,
+    UnreachableError,
+    Wait,
+    Waiting,
+    describe,
+    proxy_headers,
+)
 from otel_analytics.delivery.http.wire import Answer, NoAnswer, Request
 
-T = TypeVar("T")
-_MAX_ANSWER_BYTES = 1_000_000  # an acknowledgement that lists every event of a batch is far below that
-_KEEP_ALIVE_SECONDS = 30.0
-_CHUNK = 262_144
-# What ends a head, and a body in chunks; at the very start, after a line that was handed out before.
-_BLANK_LINE = re.compile(rb"\A\r?\n|\n\r?\n")
-_RECORD = 16_384  # the most that TLS encrypts at once
-_UNREACHED = (
-    httpcore.ConnectError,
-    httpcore.ConnectTimeout,
-    httpcore.PoolTimeout,
-    httpcore.ProxyError,
-    httpcore.UnsupportedProtocol,
-)
-_FAILURES = (
-    httpcore.NetworkError,
-    httpcore.ProtocolError,
-    httpcore.ProxyError,
-    httpcore.UnsupportedProtocol,
-    httpx.InvalidURL,
-    OSError,
-    RuntimeError,
-    ValueError,
-)
+_IDLE_SECONDS = 30.0
+_KNOWN_SECONDS = 5.0  # an address; a burst of new connections looks it up once
+_FAILURES = (httpx.InvalidURL, OSError, RuntimeError, ValueError)
+_FAILED = (OSError, h11.ProtocolError, ValueError)
+
+
+class Exchanged(NamedTuple):
+    """A request that is over.
+
+    Args:
+        token: What it was started with.
+        result: What came of it.
+    """
+
+    token: Any
+    result: Answer | NoAnswer
+
+
+class _Exchange:
+    """A request on its way."""
+
+    __slots__ = ("asking", "connection", "deadline", "due", "request", "token", "wait")
+
+    def __init__(self, request: Request, token: Any, deadline: float, connection: Connection) -> None:
+        self.request = request
+        self.token = token
+        self.deadline = deadline
+        self.connection = connection
+        self.asking: Waiting[Answer]
+        self.wait = Wait(-1)
+        self.due = deadline
 
 
 class Transport:
-    """One connection to the collector.
+    """Connections to the collector.
 
     Args:
         endpoint: Base URL, without a trailing slash.
@@ -67,332 +86,284 @@ class Transport:
         self, endpoint: str, write_key: str | None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._endpoint = httpx.URL(endpoint)
-        self._urls = {path: _httpcore_url(httpx.URL(endpoint + path)) for path in PATHS.values()}
-        self._key_header = {WRITE_KEY: write_key} if write_key else {}
-        self._network = _Network(clock)
-        self._pool: httpcore.ConnectionPool | None = None
+        self._clock = clock
+        self._route: Route | None = None
+        self._targets: dict[str, bytes] = {}
+        self._headers: list[tuple[bytes, bytes]] = [(b"Host", self._endpoint.netloc)]
+        if write_key:
+            self._headers.append((WRITE_KEY.encode(), write_key.encode("ascii")))
+        self._selector = selectors.DefaultSelector()
+        self._waker, self._woken = socket.socketpair()
+        self._waker.setblocking(False)
+        self._woken.setblocking(False)
+        self._selector.register(self._woken, selectors.EVENT_READ)
+        self._addresses = _Addresses(clock, self.wake)
+        self._idle: list[tuple[Connection, float]] = []  # and since when
+        self._asked: dict[_Exchange, None] = {}
+        self._over: list[Exchanged] = []
+        self._deadline = 0.0
+        self._is_forgotten = False
 
-    def send(self, request: Request, timeout: float) -> Answer | NoAnswer:
-        """Send a request and wait for the answer, connecting included, at most ``timeout`` seconds."""
-        self._network.begin(timeout)
-        result = self._attempt(request)
-        if isinstance(result, NoAnswer) and result.reached and self._network.may_try_again():
-            # The server closed the idle connection just as we used it: that says nothing about its health.
-            result = self._attempt(request)
-        return result
+    @property
+    def in_flight(self) -> int:
+        """How many requests are on their way."""
+        return len(self._asked)
+
+    def start(self, request: Request, timeout: float, token: Any = None) -> None:
+        """Begin to send a request, over a connection that is idle or a new one.
+
+        Args:
+            request: What to send.
+            timeout: Seconds until its answer has to be here, connecting included.
+            token: Whatever tells it from others.
+        """
+        try:
+            self._route = self._route or self._routed()
+        except _FAILURES as error:  # bad certificates, or a bad proxy
+            self._over.append(Exchanged(token, NoAnswer(describe(error), reached=False)))
+            return
+        exchange = _Exchange(request, token, self._clock() + timeout, self._connection())
+        self._begin(exchange)
+
+    def wait(self, until: float) -> list[Exchanged]:
+        """Return what is over, as soon as anything is; nothing when woken, or at ``until`` (monotonic)."""
+        if not self._over:
+            self._turn(min((until, *(exchange.due for exchange in self._asked))))
+        over, self._over = self._over, []
+        return over
+
+    def wake(self) -> None:
+        """Have `wait` return; from any thread, also from a signal's handler."""
+        with suppress(OSError):  # it is full, so it will; or closed
+            self._waker.send(b"\0")
 
     def close(self) -> None:
-        """Close the connection."""
-        if self._pool is not None:
-            self._pool.close()
+        """Close all connections, whatever is on its way."""
+        for exchange in self._asked:
+            exchange.asking.close()
+            exchange.connection.close()
+        for connection, _ in self._idle:
+            connection.close()
+        self._asked.clear()
+        self._idle.clear()
+        self._selector.close()
+        self._waker.close()
+        self._woken.close()
 
     def forget(self) -> None:
-        """Let go of the socket in a forked child: it is the parent's, which keeps it."""
-        self._network.forget()
+        """Let go of the sockets in a forked child: they are the parent's, which keeps them."""
+        self._is_forgotten = True
+        used = [exchange.connection.socket for exchange in self._asked]
+        idle = [connection.socket for connection, _ in self._idle]
+        for each in (*used, *idle, self._waker, self._woken):
+            if each is not None and each.fileno() >= 0:
+                # Not closed: gevent would take it off the event loop, which right after a fork is the parent's.
+                nothing = os.open(os.devnull, os.O_RDWR)
+                os.dup2(nothing, each.fileno(), inheritable=False)
+                os.close(nothing)
 
-    def _attempt(self, request: Request) -> Answer | NoAnswer:
-        try:
-            self._pool = self._pool or _pool_for(self._endpoint, self._network)
-        except _FAILURES as error:  # bad certificates, or a bad proxy
-            return NoAnswer(_describe(error), reached=False)
-        try:
-            response = self._pool.handle_request(self._outgoing(request))
-            try:
-                return self._answer(response)
-            finally:
-                response.close()
-        except (httpcore.TimeoutException, TimeoutError) as error:
-            reached = not isinstance(error, _UNREACHED)
-            return NoAnswer("no answer in time" if reached else "no connection in time", reached=reached)
-        except _FAILURES as error:
-            return NoAnswer(_describe(error), reached=not isinstance(error, _UNREACHED))
-        except Exception as error:
-            if not isinstance(self._pool, httpcore.SOCKSProxy):
-                raise
-            # The package for SOCKS has errors of its own.
-            return NoAnswer(f"SOCKS proxy: {_describe(error)}", reached=False)
+    # Requests
 
-    def _outgoing(self, request: Request) -> httpcore.Request:
-        headers = {
-            "Host": self._endpoint.netloc.decode("ascii"),
-            **request.headers,
-            **self._key_header,
-            "Content-Length": str(len(request.body)),
-        }
-        return httpcore.Request(
-            "POST",
-            self._urls[request.path],
-            headers=[(name.encode("ascii"), value.encode("ascii")) for name, value in headers.items()],
-            content=self._chunks(request.body),
-            extensions={"timeout": {"pool": self._network.time_left()}},  # all else asks for itself
+    def _begin(self, exchange: _Exchange) -> None:
+        head = self._head(exchange.request)
+        exchange.asking = exchange.connection.exchange(head, exchange.request.body)
+        self._asked[exchange] = None
+        self._resume(exchange)
+
+    def _head(self, request: Request) -> h11.Request:
+        headers = [(name.encode("ascii"), value.encode("ascii")) for name, value in request.headers.items()]
+        length = (b"Content-Length", str(len(request.body)).encode())
+        return h11.Request(
+            method=b"POST", target=self._targets[request.path], headers=[*self._headers, *headers, length]
         )
 
-    def _chunks(self, body: bytes) -> Iterator[bytes]:
-        self._network.stream.expect_answer()  # the request's head is sent: what a proxy had to say was read
-        for start in range(0, len(body), _CHUNK):
-            yield body[start : start + _CHUNK]
+    def _resume(self, exchange: _Exchange, error: BaseException | None = None) -> None:
+        """Go on with a request as far as it goes without waiting."""
+        self._deadline = exchange.deadline
+        try:
+            wait = next(exchange.asking) if error is None else exchange.asking.throw(error)
+        except StopIteration as done:
+            self._settle(exchange, done.value)
+        except TimeoutError:
+            reached = exchange.connection.is_reached
+            reason = "no answer in time" if reached else "no connection in time"
+            self._settle(exchange, NoAnswer(reason, reached=reached))
+        except UnreachableError as failure:
+            self._settle(exchange, NoAnswer(describe(failure), reached=False))
+        except _FAILED as failure:
+            self._fail(exchange, failure)
+        else:
+            self._await(exchange, wait)
 
-    def _answer(self, response: httpcore.Response) -> Answer:
-        stream = self._network.stream
-        before = stream.handed_out
-        headers = dict(httpx.Headers(response.headers))
-        body = self._read(response)
-        if "transfer-encoding" not in headers:
-            stream.is_spoilt = stream.handed_out - before != len(body)
-        return Answer(response.status, headers, body)
+    def _await(self, exchange: _Exchange, wait: Wait) -> None:
+        left = exchange.deadline - self._clock()
+        exchange.due = exchange.deadline if wait.share >= 1 else exchange.deadline - left * (1 - wait.share)
+        before, exchange.wait = exchange.wait, wait
+        if (before.descriptor, before.events) == (wait.descriptor, wait.events):
+            return
+        self._unregister(before)
+        if wait.descriptor >= 0:
+            self._selector.register(wait.descriptor, wait.events, exchange)
 
-    def _read(self, response: httpcore.Response) -> bytes:
-        """Read the body as far as it can matter; the rest stays unread and the connection is closed."""
-        body = bytearray()
-        for chunk in response.iter_stream():
-            self._network.time_left()  # many chunks may come with one read
-            body += chunk
-            if len(body) > _MAX_ANSWER_BYTES:
-                break
-        return bytes(body)
+    def _unregister(self, wait: Wait) -> None:
+        if wait.descriptor >= 0:
+            with suppress(KeyError, ValueError):
+                self._selector.unregister(wait.descriptor)
 
+    def _fail(self, exchange: _Exchange, failure: BaseException) -> None:
+        connection = exchange.connection
+        if not connection.is_fresh and not connection.has_begun_answer and self._clock() < exchange.deadline:
+            # The server closed the idle connection just as we used it: that says nothing about its health.
+            self._unregister(exchange.wait)
+            connection.close()
+            del self._asked[exchange]
+            exchange.wait = Wait(-1)
+            exchange.connection = self._new_connection()
+            self._begin(exchange)
+            return
+        self._settle(exchange, NoAnswer(describe(failure), reached=connection.is_reached))
 
-class _Network(httpcore.NetworkBackend):
-    """The sockets of one transport, and how long they may take.
+    def _settle(self, exchange: _Exchange, result: Answer | NoAnswer) -> None:
+        self._unregister(exchange.wait)
+        del self._asked[exchange]
+        connection = exchange.connection
+        if isinstance(result, Answer) and connection.is_reusable:
+            connection.renew()
+            self._idle.append((connection, self._clock()))
+        else:
+            connection.close()
+        self._over.append(Exchanged(exchange.token, result))
 
-    Args:
-        clock: Monotonic seconds.
-    """
+    # Waiting
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._deadline = 0.0
-        self._is_fresh = self._is_forgotten = False
-        self._socket: socket.socket | None = None
-        self.stream: _Stream  # the newest
-
-    def begin(self, seconds: float) -> None:
-        """Begin a request that may take so long."""
-        self._deadline = self._clock() + seconds
-        self._is_fresh = False
-
-    def may_try_again(self) -> bool:
-        """Return whether what failed was an earlier request's connection, and there is time for another."""
-        return not self._is_fresh and self._clock() < self._deadline
-
-    def time_left(self) -> float:
-        """Return the seconds until the deadline; asked before anything that may wait, or repeat without end.
-
-        Raises:
-            TimeoutError: There are none left.
-            ConnectionAbortedError: This process is a forked child, and the socket its parent's.
-        """
+    def _turn(self, until: float) -> None:
+        timeout = max(until - self._clock(), 0.0)
+        ready = self._selector.select(None if timeout == float("inf") else timeout)
         if self._is_forgotten:
             raise ConnectionAbortedError("this process has been forked")
+        for key, _ in ready:
+            if key.data is None:
+                self._drain()
+            else:
+                self._resume(key.data)
+        now = self._clock()
+        for exchange in [each for each in self._asked if each.due <= now]:
+            self._resume(exchange, TimeoutError() if exchange.deadline <= now else None)
+        self._close_old(now)
+
+    def _drain(self) -> None:
+        with suppress(BlockingIOError):
+            while self._woken.recv(4_096):
+                pass
+        for exchange in [each for each in self._asked if each.wait.descriptor < 0]:
+            self._resume(exchange)
+
+    def _close_old(self, now: float) -> None:
+        while self._idle and self._idle[0][1] + _IDLE_SECONDS < now:
+            self._idle.pop(0)[0].close()
+
+    # Connections
+
+    def _connection(self) -> Connection:
+        while self._idle:
+            connection, _ = self._idle.pop()
+            if not connection.is_stale():
+                return connection
+            connection.close()
+        return self._new_connection()
+
+    def _new_connection(self) -> Connection:
+        assert self._route is not None
+        return Connection(self._route, self._addresses, self._time_left)
+
+    def _time_left(self) -> float:
+        """Return the seconds that the request at hand has; asked before anything that repeats without end."""
         left = self._deadline - self._clock()
         if left <= 0:
             raise TimeoutError
         return left
 
-    def forget(self) -> None:
-        """See `Transport.forget`."""
-        self._is_forgotten = True
-        descriptor = -1 if self._socket is None else self._socket.fileno()
-        if descriptor >= 0:
-            # Not closed: gevent would take it off the event loop, which right after a fork is the parent's.
-            nothing = os.open(os.devnull, os.O_RDWR)
-            os.dup2(nothing, descriptor, inheritable=False)
-            os.close(nothing)
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ARG002 - httpcore's signature
-        local_address: str | None = None,  # noqa: ARG002
-        socket_options: Iterable[Any] | None = None,  # noqa: ARG002
-    ) -> httpcore.NetworkStream:
-        """Connect to a host or proxy."""
-        with _raising(httpcore.ConnectTimeout, httpcore.ConnectError):
-            self._socket = self._connected(host, port)
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._is_fresh = True
-        return self.stream_over(_Plain(self._socket, self.time_left))
-
-    def stream_over(self, link: _Link) -> _Stream:
-        """Return, and note, the newest stream."""
-        self.stream = _Stream(link, self)
-        return self.stream
-
-    def _connected(self, host: str, port: int) -> socket.socket:
-        """Try a host's addresses, each for its share of the time: a dead one must not use up the others'."""
-        *others, last = (info[4][0] for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        for number, other in enumerate(others):
-            with suppress(OSError):
-                share = self.time_left() / (len(others) - number + 1)
-                return socket.create_connection((str(other), port), share)
-        return socket.create_connection((str(last), port), self.time_left())
+    def _routed(self) -> Route:
+        proxy = _proxy_for(self._endpoint)
+        if proxy is not None and proxy.url.scheme.startswith("socks") and not find_spec("socksio"):
+            raise ProxyError("a SOCKS proxy takes a package: pip install 'httpx[socks]'")
+        route = Route(
+            self._endpoint,
+            proxy,
+            _tls_context() if self._endpoint.scheme == "https" else None,
+            _proxy_tls_context() if proxy is not None and proxy.url.scheme == "https" else None,
+        )
+        for path in PATHS.values():
+            url = httpx.URL(str(self._endpoint) + path)
+            self._targets[path] = bytes(str(url), "ascii") if route.is_forwarded else url.raw_path
+        if proxy is not None and route.is_forwarded:
+            self._headers += [(name.encode(), value.encode()) for name, value in proxy_headers(proxy)]
+        return route
 
 
-class _Link(Protocol):
-    """Bytes to and from a peer, within the time left."""
+class _Addresses:
+    """Looks up names, each on a thread of its own: a look-up cannot be ended, only left alone."""
 
-    def receive(self, size: int, *, wait: bool = True) -> bytes:
-        """Return some bytes; none where the peer sends no more.
+    def __init__(self, clock: Callable[[], float], wake: Callable[[], None]) -> None:
+        self._clock = clock
+        self._wake = wake
+        self._known: dict[tuple[str, int], _LookUp] = {}
 
-        Raises:
-            BlockingIOError: There are none yet, and it was not to wait.
-        """
-
-    def send(self, data: bytes) -> None:
-        """Send all bytes."""
-
-    def close(self) -> None:
-        """Close the socket."""
-
-
-class _Plain:
-    """A socket.
-
-    Args:
-        connected: The socket.
-        time_left: Seconds it may wait, asked before each wait.
-    """
-
-    def __init__(self, connected: socket.socket, time_left: Callable[[], float]) -> None:
-        self._socket = connected
-        self._time_left = time_left
-
-    def receive(self, size: int, *, wait: bool = True) -> bytes:
-        self._socket.settimeout(self._time_left() if wait else 0.0)
-        return self._socket.recv(size)
-
-    def send(self, data: bytes) -> None:
-        unsent = memoryview(data)
-        while unsent:
-            self._socket.settimeout(self._time_left())
-            unsent = unsent[self._socket.send(unsent) :]
-
-    def close(self) -> None:
-        self._socket.close()
+    def of(self, host: str, port: int) -> Waiting[Sequence[Any]]:
+        """Return what `socket.getaddrinfo` does."""
+        found = self._known.get((host, port))
+        if found is None or found.is_old(self._clock()):
+            found = self._known[host, port] = _LookUp(host, port, self._clock, self._wake)
+            found.start()
+        while not found.is_done:
+            yield Wait(-1)
+        if found.error is not None:
+            raise found.error
+        return found.addresses
 
 
-class _Encrypted:
-    """TLS over another link, which may be TLS itself.
+class _LookUp:
+    """One look-up of a name."""
 
-    Done in memory, so that every wait is the other link's: a TLS socket's own begin anew with each byte where
-    gevent has patched it, and there is no TLS socket over another.
-    """
+    def __init__(self, host: str, port: int, clock: Callable[[], float], wake: Callable[[], None]) -> None:
+        self._host, self._port = host, port
+        self._clock = clock
+        self._wake = wake
+        self._done_at = float("inf")
+        self.is_done = False
+        self.addresses: Sequence[Any] = ()
+        self.error: OSError | None = None
 
-    def __init__(self, link: _Link, context: ssl.SSLContext, host: str | None) -> None:
-        self._link = link
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
-        self._perform(self.tls.do_handshake)
+    def is_old(self, now: float) -> bool:
+        """Whether what it found may have changed."""
+        return self.is_done and (self.error is not None or self._done_at + _KNOWN_SECONDS < now)
 
-    def receive(self, size: int, *, wait: bool = True) -> bytes:
+    def start(self) -> None:
+        """Begin; what is an address already needs no thread, and at an exit there may be none."""
+        with suppress(OSError, UnicodeError):
+            self.addresses = _addresses_of(self._host, self._port, flags=socket.AI_NUMERICHOST)
+            self._end()
+            return
         try:
-            return self._perform(lambda: self.tls.read(size), wait=wait)
-        except ssl.SSLEOFError:  # the connection was closed without saying so in TLS, as many servers do
-            return b""
+            threading.Thread(target=self._run, name="otel-analytics-names", daemon=True).start()
+        except RuntimeError:
+            self._run()
 
-    def send(self, data: bytes) -> None:
-        self._perform(lambda: self.tls.write(data))
-
-    def close(self) -> None:
-        self._link.close()
-
-    def _perform(self, operation: Callable[[], T], *, wait: bool = True) -> T:
-        while True:
-            try:
-                return operation()
-            except ssl.SSLWantReadError:
-                pass
-            finally:
-                self._link.send(self._outgoing.read())
-            received = self._link.receive(_RECORD, wait=wait)
-            if received:
-                self._incoming.write(received)
-            else:
-                self._incoming.write_eof()
-
-
-class _Stream(httpcore.NetworkStream):
-    """A link as httpcore wants it; the timeouts it is given are not needed.
-
-    An answer is handed out in pieces that end wherever it may end, but for a body whose length is known. So
-    what comes after an answer is still here, or was counted: in httpcore it would wait unseen for the next
-    request, and answer it.
-    """
-
-    def __init__(self, link: _Link, network: _Network) -> None:
-        self._link = link
-        self._network = network
-        self._ahead = b""
-        self._expects_answer = False
-        self.handed_out = 0
-        self.is_spoilt = False
-
-    def expect_answer(self) -> None:
-        """Hand out pieces from now on: what a SOCKS proxy says must stay whole."""
-        self._expects_answer = True
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002
-        with _raising(httpcore.ReadTimeout, httpcore.ReadError):
-            self._network.time_left()
-            self._ahead = self._ahead or self._link.receive(max_bytes)
-        blank_line = _BLANK_LINE.search(self._ahead) if self._expects_answer else None
-        end = blank_line.end() if blank_line else len(self._ahead)
-        piece, self._ahead = self._ahead[:end], self._ahead[end:]
-        self.handed_out += len(piece)
-        return piece
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
-        with _raising(httpcore.WriteTimeout, httpcore.WriteError):
-            self._link.send(buffer)
-
-    def close(self) -> None:
-        self._link.close()
-
-    def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,  # noqa: ARG002
-    ) -> httpcore.NetworkStream:
+    def _run(self) -> None:
         try:
-            with _raising(httpcore.ConnectTimeout, httpcore.ConnectError):
-                return self._network.stream_over(_Encrypted(self._link, ssl_context, server_hostname))
-        except BaseException:
-            self.close()  # nobody else would
-            raise
+            self.addresses = _addresses_of(self._host, self._port)
+        except (OSError, UnicodeError) as error:
+            self.error = error if isinstance(error, OSError) else OSError(str(error))
+        self._end()
+        self._wake()
 
-    def get_extra_info(self, info: str) -> Any:
-        """Answer what httpcore asks."""
-        if info == "ssl_object" and isinstance(self._link, _Encrypted):
-            return self._link.tls
-        return self._is_readable() if info == "is_readable" else None
-
-    def _is_readable(self) -> bool:
-        """Return whether an idle connection has ended, or has bytes nobody asked for; may take one of them.
-
-        httpcore asks before it keeps a connection and before it uses it again, and closes it if so.
-        """
-        if self.is_spoilt or self._ahead:
-            return True
-        try:
-            self._link.receive(1, wait=False)
-        except BlockingIOError:
-            return False
-        except OSError:
-            pass
-        return True
+    def _end(self) -> None:
+        self._done_at = self._clock()
+        self.is_done = True
 
 
-@contextmanager
-def _raising(in_time: type[Exception], otherwise: type[Exception]) -> Iterator[None]:
-    """Raise httpcore's exceptions in place of a socket's."""
-    try:
-        yield
-    except TimeoutError as error:
-        raise in_time(error) from error
-    except OSError as error:
-        raise otherwise(error) from error
+def _addresses_of(host: str, port: int, flags: int = 0) -> Sequence[Any]:
+    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
 
 
 def _import_everything() -> None:
@@ -403,49 +374,20 @@ def _import_everything() -> None:
     "localhost".encode("idna")
 
 
-def _describe(error: Exception) -> str:
-    text = " ".join(str(error).split())[:200]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
 def prepare_tls(endpoint: str) -> None:
     """Load the certificates that an endpoint needs now, on the thread that configures.
 
     On a sending thread a fork could meet it: OpenSSL's locks, held in that moment, stay held in the child.
     What is wrong with the certificates is said by the first request.
     """
+    url = httpx.URL(endpoint)
     with suppress(*_FAILURES):
-        _pool_for(httpx.URL(endpoint), _Network(time.monotonic))
-
-
-def _httpcore_url(url: httpx.URL) -> httpcore.URL:
-    return httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
-
-
-def _pool_for(endpoint: httpx.URL, network: _Network) -> httpcore.ConnectionPool:
-    """Return an empty pool of one connection, through the proxy that the environment names, if any."""
-    options: dict[str, Any] = {
-        "ssl_context": _tls_context() if endpoint.scheme == "https" else None,
-        "max_connections": 1,
-        "keepalive_expiry": _KEEP_ALIVE_SECONDS,
-        "network_backend": network,
-    }
-    proxy = _proxy_for(endpoint)
-    if proxy is None:
-        return httpcore.ConnectionPool(**options)
-    options.update(proxy_url=_httpcore_url(proxy.url), proxy_auth=proxy.raw_auth)
-    if proxy.url.scheme.startswith("socks"):
-        return _through_socks(options)
-    if proxy.url.scheme == "https":
-        options["proxy_ssl_context"] = _proxy_tls_context()
-    return httpcore.HTTPProxy(**options)
-
-
-def _through_socks(options: dict[str, Any]) -> httpcore.ConnectionPool:
-    try:
-        return httpcore.SOCKSProxy(**options)
-    except RuntimeError as error:
-        raise httpcore.ProxyError("a SOCKS proxy takes a package: pip install 'httpx[socks]'") from error
+        if url.scheme == "https":
+            _tls_context()
+    with suppress(*_FAILURES):
+        proxy = _proxy_for(url)
+        if proxy is not None and proxy.url.scheme == "https":
+            _proxy_tls_context()
 
 
 @lru_cache(maxsize=1)
