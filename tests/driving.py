@@ -81,6 +81,7 @@ def one_each(collector: FaultyCollector, expected: Collection[str]) -> None:
 
 def send(transport: Transport, request: wire.Request, timeout: float) -> wire.Answer | wire.NoAnswer:
     """Make one request over a transport and wait for what comes of it."""
+    transport.look()
     transport.start(request, timeout)
     until = time.monotonic() + timeout + 30
     while time.monotonic() < until:

@@ -271,7 +271,8 @@ class Sender:
             transport.close()
 
     def _send_what_may_go(self, transport: Transport, deadline: float) -> float | None:
-        """Begin all requests that may go out now; return until when to wait, `None`: there is no time left."""
+        """Begin all requests that may go out now; return until when to wait, `None` where no time is left."""
+        transport.look()
         while True:
             with self._lock:
                 now = self._around.clock()

@@ -15,6 +15,7 @@ import selectors
 import socket
 import ssl
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import h11
@@ -28,6 +29,7 @@ READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 _MAX_ANSWER_BYTES = 1_000_000  # an acknowledgement that lists every event of a batch is far below that
 _MOST_INTERIM_BYTES = 64_000
 _CHUNK = 262_144
+_LINE_END = b"\r\n"
 
 
 class Wait(NamedTuple):
@@ -100,14 +102,21 @@ class Connection:
         self.route = route
         self.time_left = time_left
         self.socket: socket.socket | None = None
+        self.is_reached = False  # whether the collector may have had something of a request
         self.is_fresh = True  # no request has been answered over it
         self.has_begun_answer = False
         self._addresses = addresses
-        self._link: _Link | None = None
+        self._link: _Link = _Nowhere()
         self._http = h11.Connection(h11.CLIENT, _MOST_INTERIM_BYTES)
 
-    def exchange(self, head: h11.Request, body: bytes) -> Waiting[Answer]:
+    def exchange(self, head: h11.Request, more: bytes, body: bytes) -> Waiting[Answer]:
         """Send a request and return the answer to it.
+
+        Args:
+            head: What many requests have in common; one object for all of them, since h11's look at each
+                header costs more than all else.
+            more: Further lines of the head, each with its end.
+            body: The body.
 
         Raises:
             UnreachableError: The collector has had nothing of it.
@@ -115,19 +124,14 @@ class Connection:
             OSError: The connection broke.
             h11.RemoteProtocolError: What came is no answer.
         """
-        if self._link is None:
+        if not self.is_reached:
             self._link = yield from self._connected()
+            self.is_reached = True
         self.has_begun_answer = False
-        try:
-            yield from self._send(head, body)
-        except (ConnectionError, ssl.SSLError):
-            pass  # it may have been refused in the middle: then there is an answer
+        # A request may be refused in the middle: then there is an answer all the same.
+        with suppress(ConnectionError, ssl.SSLError):
+            yield from self._send(head, more, body)
         return (yield from self._answer())
-
-    @property
-    def is_reached(self) -> bool:
-        """Whether the collector may have had something of a request."""
-        return self._link is not None
 
     @property
     def is_reusable(self) -> bool:
@@ -138,8 +142,6 @@ class Connection:
 
     def is_stale(self) -> bool:
         """Whether an idle connection has ended, or has bytes that nobody asked for."""
-        if self._link is None:
-            return True
         try:
             next(self._link.receive())
         except StopIteration:  # it has something to read, be it the end
@@ -160,12 +162,15 @@ class Connection:
 
     # One request
 
-    def _send(self, head: h11.Request, body: bytes) -> Waiting[None]:
-        assert self._link is not None
-        data = (self._http.send(head) or b"") + (self._http.send(h11.Data(data=body)) or b"")
+    def _send(self, head: h11.Request, more: bytes, body: bytes) -> Waiting[None]:
+        start = self._http.send(head) or b""
+        rest = self._http.send(h11.Data(data=body)) or b""
         self._http.send(h11.EndOfMessage())
-        for start in range(0, len(data), _CHUNK):
-            yield from self._link.send(data[start : start + _CHUNK])
+        data = start[: -len(_LINE_END)] + more + _LINE_END + rest
+        for begin in range(0, len(data), _CHUNK):
+            yield from self._link.send(data[begin : begin + _CHUNK])
+        if self.socket is not None:
+            yield Wait(self.socket.fileno())  # no answer can be here yet
 
     def _answer(self) -> Waiting[Answer]:
         response: h11.Response | None = None
@@ -177,11 +182,11 @@ class Connection:
                 self.has_begun_answer = True
             elif isinstance(event, h11.Data):
                 body += event.data
-            if response is not None and (isinstance(event, h11.EndOfMessage) or len(body) > _MAX_ANSWER_BYTES):
+            is_over = isinstance(event, h11.EndOfMessage) or len(body) > _MAX_ANSWER_BYTES
+            if response is not None and is_over:
                 return Answer(response.status_code, _headers_of(response), bytes(body))
 
     def _event(self) -> Waiting[Any]:
-        assert self._link is not None
         while True:
             self.time_left()  # many may come with one read
             event = self._http.next_event()
@@ -214,7 +219,7 @@ class Connection:
         failure: OSError = OSError("the name has no address")
         for number, (family, kind, protocol, _, address) in enumerate(found):
             self.socket = socket.socket(family, kind, protocol)
-            self.socket.setblocking(False)
+            self.socket.settimeout(0)
             try:
                 yield from _connect(self.socket, address, 1.0 / (len(found) - number))
             except TimeoutError:
@@ -242,7 +247,8 @@ class Connection:
         target = f"{endpoint.raw_host.decode('ascii')}:{endpoint.port or _DEFAULT_PORTS[endpoint.scheme]}"
         headers = [("Host", target), ("Accept", "*/*"), *proxy_headers(proxy)]
         asking = h11.Connection(h11.CLIENT, _MOST_INTERIM_BYTES)
-        yield from link.send(asking.send(h11.Request(method="CONNECT", target=target, headers=headers)) or b"")
+        asked = h11.Request(method="CONNECT", target=target, headers=headers)
+        yield from link.send(asking.send(asked) or b"")
         while True:
             self.time_left()
             event = asking.next_event()
@@ -250,7 +256,7 @@ class Connection:
                 asking.receive_data((yield from link.receive()))
             elif isinstance(event, h11.Response):
                 if event.status_code not in range(200, 300):
-                    raise ProxyError(f"the proxy answered {event.status_code} {event.reason.decode('latin-1')}")
+                    raise ProxyError(f"the proxy answered {event.status_code}")
                 return
             elif not isinstance(event, h11.InformationalResponse):
                 raise ProxyError("the proxy closed the connection")
@@ -324,9 +330,7 @@ def _speak_socks(link: _Link, proxy: httpx.Proxy, endpoint: httpx.URL) -> Waitin
             if not reply.success:
                 raise ProxyError("the SOCKS proxy takes no such user and password")
         where = endpoint.raw_host, port
-        reply = yield from ask(
-            socks5.SOCKS5CommandRequest.from_address(socks5.SOCKS5Command.CONNECT, where)
-        )
+        reply = yield from ask(socks5.SOCKS5CommandRequest.from_address(socks5.SOCKS5Command.CONNECT, where))
         if reply.reply_code != socks5.SOCKS5ReplyCode.SUCCEEDED:
             raise ProxyError(f"the SOCKS proxy answered {reply.reply_code}")
     except (SOCKSError, AttributeError, ValueError) as error:
@@ -343,6 +347,16 @@ class _Link(Protocol):
         """Send all bytes."""
 
 
+class _Nowhere:
+    """Where there is no connection yet."""
+
+    def receive(self) -> Waiting[bytes]:
+        raise NotImplementedError
+        yield
+
+    send = receive
+
+
 class _Plain:
     """A socket."""
 
@@ -351,22 +365,24 @@ class _Plain:
 
     def receive(self) -> Waiting[bytes]:
         while True:
-            try:
+            with suppress(BlockingIOError):
                 return self._socket.recv(65_536)
-            except BlockingIOError:
-                yield Wait(self._socket.fileno(), READ)
+            yield Wait(self._socket.fileno(), READ)
 
     def send(self, data: bytes) -> Waiting[None]:
         unsent = memoryview(data)
         while unsent:
             try:
                 unsent = unsent[self._socket.send(unsent) :]
-            except BlockingIOError:
+            except BlockingIOError:  # noqa: PERF203 - a step of each wait
                 yield Wait(self._socket.fileno(), WRITE)
 
 
 class _Encrypted:
-    """TLS over another link, which may be TLS itself; done in memory, so that every wait is the other link's."""
+    """TLS over another link, which may be TLS itself.
+
+    Done in memory, so that every wait is the other link's; and there is no TLS socket over another.
+    """
 
     def __init__(self, link: _Link, context: ssl.SSLContext, host: str | None) -> None:
         self._link = link
@@ -389,7 +405,7 @@ class _Encrypted:
         while True:
             try:
                 result = operation()
-            except ssl.SSLWantReadError:
+            except ssl.SSLWantReadError:  # noqa: PERF203 - as above
                 yield from self._flush()
                 received = yield from self._link.receive()
                 if received:

@@ -48,35 +48,47 @@ class Negotiation:
         self._off_until = -math.inf
         self._known = False
         self._gzip_refused = False
+        self._plans: dict[bool, Plan] = {}  # by whether arrays may be sent; what is learnt changes them
 
     def plan(self, now: float) -> Plan:
         """Return how to send at this moment (monotonic seconds)."""
-        advertised = self._advertised or Advertisement()
         may_batch = now >= self._off_until and self._wants_batches()
+        if may_batch not in self._plans:
+            self._plans[may_batch] = self._plan(may_batch=may_batch)
+        return self._plans[may_batch]
+
+    def _plan(self, *, may_batch: bool) -> Plan:
+        advertised = self._advertised or Advertisement()
         max_events = min(self._config.max_batch_size, advertised.max_events or math.inf) if may_batch else 1
         max_bytes = min(self._shrunk_to, advertised.max_bytes or math.inf)
         return Plan(int(max(max_events, 1)), int(max_bytes), self._wants_gzip(advertised), self._known)
 
     def learn(self, header: str | None) -> None:
         """Take note of an answer and of the advertisement in it; no header changes nothing."""
-        self._known = True
+        if not self._known:
+            self._known = True
+            self._plans.clear()
         advertised = parse_advertisement(header)
         if advertised is not None and advertised != self._advertised:
             self._advertised = advertised
             self._shrunk_to = self._config.max_batch_bytes
+            self._plans.clear()
 
     def batch_refused(self, now: float) -> None:
         """Send singly for ten minutes, and after those until it advertises batches anew."""
         self._advertised = None
         self._off_until = now + _OFF_SECONDS
+        self._plans.clear()
 
     def too_large(self, body_bytes: int) -> None:
         """Keep later batches below half of what was refused."""
         self._shrunk_to = max(body_bytes // 2, _BRACKETS)
+        self._plans.clear()
 
     def gzip_refused(self) -> None:
         """Send uncompressed from now on."""
         self._gzip_refused = True
+        self._plans.clear()
 
     def _wants_batches(self) -> bool:
         return self._config.batching == "on" or (

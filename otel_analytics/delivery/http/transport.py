@@ -1,15 +1,16 @@
 """Requests to the collector and back, many at a time on one thread.
 
-A thread for each connection would compete with the application for its interpreter, and httpcore's pool costs
-twice of what a request does here; an asyncio loop cannot run beside others in a process that gevent has patched,
-nor its look-ups at the exit. So one selector waits for all connections, each of which is a generator (see
-`connection`). Idle connections are used newest first, so that those which are one too many grow old and go.
+A thread for each connection would compete with the application for its interpreter, and httpcore's pool takes
+twice the time that a request does here; an asyncio loop cannot run beside others in a process that gevent has
+patched, nor look up a name at the exit. So one selector waits for all connections, each of which is a
+generator (see `connection`). Idle ones are used newest first, so that those which are one too many grow old and go.
 
 A transport belongs to the thread that waits; only `wake` may be called from others, or by a signal's handler.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import selectors
 import socket
@@ -17,7 +18,7 @@ import ssl
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from importlib.util import find_spec
@@ -42,6 +43,8 @@ from otel_analytics.delivery.http.wire import Answer, NoAnswer, Request
 
 _IDLE_SECONDS = 30.0
 _KNOWN_SECONDS = 5.0  # an address; a burst of new connections looks it up once
+_NOTHING = Wait(-1)
+_MOST_HEADS = 2_048
 _FAILURES = (httpx.InvalidURL, OSError, RuntimeError, ValueError)
 _FAILED = (OSError, h11.ProtocolError, ValueError)
 
@@ -58,6 +61,13 @@ class Exchanged(NamedTuple):
     result: Answer | NoAnswer
 
 
+class _Watched(NamedTuple):
+    """What the selector knows of a connection."""
+
+    socket: socket.socket
+    events: int
+
+
 class _Exchange:
     """A request on its way."""
 
@@ -69,7 +79,7 @@ class _Exchange:
         self.deadline = deadline
         self.connection = connection
         self.asking: Waiting[Answer]
-        self.wait = Wait(-1)
+        self.wait = _NOTHING
         self.due = deadline
 
 
@@ -94,12 +104,15 @@ class Transport:
             self._headers.append((WRITE_KEY.encode(), write_key.encode("ascii")))
         self._selector = selectors.DefaultSelector()
         self._waker, self._woken = socket.socketpair()
-        self._waker.setblocking(False)
-        self._woken.setblocking(False)
+        self._waker.settimeout(0)
+        self._woken.settimeout(0)
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._addresses = _Addresses(clock, self.wake)
-        self._idle: list[tuple[Connection, float]] = []  # and since when
-        self._asked: dict[_Exchange, None] = {}
+        # Each is watched for what it can be read from as long as it lives: an idle one has nothing to say.
+        self._watched: dict[Connection, _Watched] = {}
+        self._idle: dict[Connection, float] = {}  # since when, the newest last
+        self._asked: dict[Connection, _Exchange] = {}
+        self._heads: dict[tuple[str, int], h11.Request] = {}
         self._over: list[Exchanged] = []
         self._deadline = 0.0
         self._is_forgotten = False
@@ -118,17 +131,21 @@ class Transport:
             token: Whatever tells it from others.
         """
         try:
-            self._route = self._route or self._routed()
+            route = self._route = self._route or self._routed()
         except _FAILURES as error:  # bad certificates, or a bad proxy
             self._over.append(Exchanged(token, NoAnswer(describe(error), reached=False)))
             return
-        exchange = _Exchange(request, token, self._clock() + timeout, self._connection())
-        self._begin(exchange)
+        self._begin(_Exchange(request, token, self._clock() + timeout, self._connection(route)))
+
+    def look(self) -> None:
+        """See which idle connections are over by now, before any is used."""
+        if self._idle and not self._over:
+            self._turn(-math.inf)
 
     def wait(self, until: float) -> list[Exchanged]:
         """Return what is over, as soon as anything is; nothing when woken, or at ``until`` (monotonic)."""
         if not self._over:
-            self._turn(min((until, *(exchange.due for exchange in self._asked))))
+            self._turn(min((until, *(exchange.due for exchange in self._asked.values()))))
         over, self._over = self._over, []
         return over
 
@@ -139,10 +156,9 @@ class Transport:
 
     def close(self) -> None:
         """Close all connections, whatever is on its way."""
-        for exchange in self._asked:
+        for exchange in self._asked.values():
             exchange.asking.close()
-            exchange.connection.close()
-        for connection, _ in self._idle:
+        for connection in (*self._asked, *self._idle):
             connection.close()
         self._asked.clear()
         self._idle.clear()
@@ -153,11 +169,11 @@ class Transport:
     def forget(self) -> None:
         """Let go of the sockets in a forked child: they are the parent's, which keeps them."""
         self._is_forgotten = True
-        used = [exchange.connection.socket for exchange in self._asked]
-        idle = [connection.socket for connection, _ in self._idle]
-        for each in (*used, *idle, self._waker, self._woken):
+        sockets = [connection.socket for connection in (*self._asked, *self._idle)]
+        for each in (*sockets, self._waker, self._woken):
             if each is not None and each.fileno() >= 0:
-                # Not closed: gevent would take it off the event loop, which right after a fork is the parent's.
+                # Not closed: gevent would take it off the event loop, which right after a fork is still the
+                # parent's.
                 nothing = os.open(os.devnull, os.O_RDWR)
                 os.dup2(nothing, each.fileno(), inheritable=False)
                 os.close(nothing)
@@ -165,17 +181,22 @@ class Transport:
     # Requests
 
     def _begin(self, exchange: _Exchange) -> None:
-        head = self._head(exchange.request)
-        exchange.asking = exchange.connection.exchange(head, exchange.request.body)
-        self._asked[exchange] = None
+        request, connection = exchange.request, exchange.connection
+        more = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items()).encode("ascii")
+        exchange.asking = connection.exchange(self._head(request.path, len(request.body)), more, request.body)
+        self._asked[connection] = exchange
         self._resume(exchange)
 
-    def _head(self, request: Request) -> h11.Request:
-        headers = [(name.encode("ascii"), value.encode("ascii")) for name, value in request.headers.items()]
-        length = (b"Content-Length", str(len(request.body)).encode())
-        return h11.Request(
-            method=b"POST", target=self._targets[request.path], headers=[*self._headers, *headers, length]
-        )
+    def _head(self, path: str, length: int) -> h11.Request:
+        head = self._heads.get((path, length))
+        if head is None:
+            headers = [*self._headers, (b"Content-Length", str(length).encode())]
+            if len(self._heads) >= _MOST_HEADS:
+                self._heads.clear()
+            head = self._heads[path, length] = h11.Request(
+                method=b"POST", target=self._targets[path], headers=headers
+            )
+        return head
 
     def _resume(self, exchange: _Exchange, error: BaseException | None = None) -> None:
         """Go on with a request as far as it goes without waiting."""
@@ -196,58 +217,76 @@ class Transport:
             self._await(exchange, wait)
 
     def _await(self, exchange: _Exchange, wait: Wait) -> None:
-        left = exchange.deadline - self._clock()
-        exchange.due = exchange.deadline if wait.share >= 1 else exchange.deadline - left * (1 - wait.share)
-        before, exchange.wait = exchange.wait, wait
-        if (before.descriptor, before.events) == (wait.descriptor, wait.events):
-            return
-        self._unregister(before)
+        exchange.wait = wait
+        exchange.due = exchange.deadline
+        if wait.share < 1:
+            exchange.due -= (exchange.deadline - self._clock()) * (1 - wait.share)
         if wait.descriptor >= 0:
-            self._selector.register(wait.descriptor, wait.events, exchange)
+            self._watch(exchange.connection, wait.events)
 
-    def _unregister(self, wait: Wait) -> None:
-        if wait.descriptor >= 0:
+    def _watch(self, connection: Connection, events: int) -> None:
+        watched = self._watched.get(connection)
+        if watched is not None and watched.socket is not connection.socket:
+            self._ignore(connection)  # the next address of its host
+            watched = None
+        if connection.socket is None or (watched is not None and watched.events == events):
+            return
+        if watched is None:
+            self._selector.register(connection.socket, events, connection)
+        else:
+            self._selector.modify(connection.socket, events, connection)
+        self._watched[connection] = _Watched(connection.socket, events)
+
+    def _ignore(self, connection: Connection) -> None:
+        watched = self._watched.pop(connection, None)
+        if watched is not None:
             with suppress(KeyError, ValueError):
-                self._selector.unregister(wait.descriptor)
+                self._selector.unregister(watched.socket)
+
+    def _drop(self, connection: Connection) -> None:
+        self._ignore(connection)
+        connection.close()
 
     def _fail(self, exchange: _Exchange, failure: BaseException) -> None:
         connection = exchange.connection
         if not connection.is_fresh and not connection.has_begun_answer and self._clock() < exchange.deadline:
             # The server closed the idle connection just as we used it: that says nothing about its health.
-            self._unregister(exchange.wait)
-            connection.close()
-            del self._asked[exchange]
-            exchange.wait = Wait(-1)
-            exchange.connection = self._new_connection()
+            del self._asked[connection]
+            self._drop(connection)
+            exchange.wait = _NOTHING
+            exchange.connection = self._new_connection(connection.route)
             self._begin(exchange)
             return
         self._settle(exchange, NoAnswer(describe(failure), reached=connection.is_reached))
 
     def _settle(self, exchange: _Exchange, result: Answer | NoAnswer) -> None:
-        self._unregister(exchange.wait)
-        del self._asked[exchange]
         connection = exchange.connection
+        del self._asked[connection]
         if isinstance(result, Answer) and connection.is_reusable:
             connection.renew()
-            self._idle.append((connection, self._clock()))
+            self._watch(connection, selectors.EVENT_READ)
+            self._idle[connection] = self._clock()
         else:
-            connection.close()
+            self._drop(connection)
         self._over.append(Exchanged(exchange.token, result))
 
     # Waiting
 
     def _turn(self, until: float) -> None:
         timeout = max(until - self._clock(), 0.0)
-        ready = self._selector.select(None if timeout == float("inf") else timeout)
+        ready = self._selector.select(None if timeout == math.inf else timeout)
         if self._is_forgotten:
             raise ConnectionAbortedError("this process has been forked")
         for key, _ in ready:
             if key.data is None:
                 self._drain()
-            else:
-                self._resume(key.data)
+            elif key.data in self._asked:
+                self._resume(self._asked[key.data])
+            elif key.data in self._idle and key.data.is_stale():
+                del self._idle[key.data]
+                self._drop(key.data)
         now = self._clock()
-        for exchange in [each for each in self._asked if each.due <= now]:
+        for exchange in [each for each in self._asked.values() if each.due <= now]:
             self._resume(exchange, TimeoutError() if exchange.deadline <= now else None)
         self._close_old(now)
 
@@ -255,26 +294,30 @@ class Transport:
         with suppress(BlockingIOError):
             while self._woken.recv(4_096):
                 pass
-        for exchange in [each for each in self._asked if each.wait.descriptor < 0]:
+        for exchange in [each for each in self._asked.values() if each.wait.descriptor < 0]:
             self._resume(exchange)
 
     def _close_old(self, now: float) -> None:
-        while self._idle and self._idle[0][1] + _IDLE_SECONDS < now:
-            self._idle.pop(0)[0].close()
+        while self._idle:
+            oldest = next(iter(self._idle))
+            if self._idle[oldest] + _IDLE_SECONDS >= now:
+                return
+            del self._idle[oldest]
+            self._drop(oldest)
 
     # Connections
 
-    def _connection(self) -> Connection:
+    def _connection(self, route: Route) -> Connection:
         while self._idle:
-            connection, _ = self._idle.pop()
-            if not connection.is_stale():
+            connection, _ = self._idle.popitem()
+            # `look` saw what the sockets hold, but not what TLS has read ahead.
+            if self._endpoint.scheme == "http" or not connection.is_stale():
                 return connection
-            connection.close()
-        return self._new_connection()
+            self._drop(connection)
+        return self._new_connection(route)
 
-    def _new_connection(self) -> Connection:
-        assert self._route is not None
-        return Connection(self._route, self._addresses, self._time_left)
+    def _new_connection(self, route: Route) -> Connection:
+        return Connection(route, self._addresses, self._time_left)
 
     def _time_left(self) -> float:
         """Return the seconds that the request at hand has; asked before anything that repeats without end."""
