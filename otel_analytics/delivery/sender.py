@@ -262,9 +262,10 @@ class Sender:
                 if until is None:
                     break
                 if not (self._log.has_deferred or done()):
-                    for (batch, sent_at, request), result in transport.wait(until):
-                        self._conclude(batch, request, sent_at, result)
+                    self._take_answers(transport, until)
                 self._log.emit()
+            while transport.in_flight and deadline == math.inf:
+                self._take_answers(transport, math.inf)  # they count, should they come after the end
         finally:
             detach(token)
             self._transports.remove(transport)
@@ -284,6 +285,10 @@ class Sender:
             compress = self._schedule.compresses(now)
             request = build_request(step, compress=compress, unix_now=self._around.wall_clock())
             transport.start(request, max(min(self._timeout, deadline - now), 0.001), (step, now, request))
+
+    def _take_answers(self, transport: Transport, until: float) -> None:
+        for (batch, sent_at, request), result in transport.wait(until):
+            self._conclude(batch, request, sent_at, result)
 
     def _conclude(self, batch: Batch, request: Request, sent_at: float, result: Answer | NoAnswer) -> None:
         outcome = interpret(result, request, len(batch.entries), unix_now=self._around.wall_clock())

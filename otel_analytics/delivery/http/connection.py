@@ -352,9 +352,9 @@ class _Nowhere:
 
     def receive(self) -> Waiting[bytes]:
         raise NotImplementedError
-        yield
 
-    send = receive
+    def send(self, data: bytes) -> Waiting[None]:
+        raise NotImplementedError
 
 
 class _Plain:

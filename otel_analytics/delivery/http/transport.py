@@ -3,7 +3,8 @@
 A thread for each connection would compete with the application for its interpreter, and httpcore's pool takes
 twice the time that a request does here; an asyncio loop cannot run beside others in a process that gevent has
 patched, nor look up a name at the exit. So one selector waits for all connections, each of which is a
-generator (see `connection`). Idle ones are used newest first, so that those which are one too many grow old and go.
+generator (see `connection`). Idle ones are used newest first, so that those which are one too many grow old
+and go.
 
 A transport belongs to the thread that waits; only `wake` may be called from others, or by a signal's handler.
 """
