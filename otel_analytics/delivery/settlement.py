@@ -13,6 +13,7 @@ from otel_analytics.delivery.http.wire import Outcome, Verdict
 from otel_analytics.delivery.queue.ledger import DropReason
 
 _PATIENCE = 3  # attempts of a batch before it is suspected without comparison
+_STORED_NOTHING = frozenset({Verdict.REJECTED, Verdict.TOO_LARGE, Verdict.CONFLICT})
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,9 @@ class Circumstances:
 
 def settle(batch: Batch, outcome: Outcome, circumstances: Circumstances) -> Settlement:
     """Decide what becomes of each entry of a batch."""
-    tried = replace(batch, attempts=batch.attempts + 1, due=float("-inf"))
+    may_be_stored = outcome.sent and outcome.verdict not in _STORED_NOTHING
+    sent_among = len(batch.entries) if may_be_stored else batch.sent_among
+    tried = replace(batch, attempts=batch.attempts + 1, due=float("-inf"), sent_among=sent_among)
     return _BY_VERDICT[outcome.verdict](tried, outcome, circumstances)
 
 
@@ -81,6 +84,14 @@ def _given_up(reason: DropReason) -> Callable[[Batch, Outcome, Circumstances], S
     return decide
 
 
+_rejected = _given_up(DropReason.REJECTED)
+
+
+def _conflicting(batch: Batch, outcome: Outcome, circumstances: Circumstances) -> Settlement:
+    """What was sent before is there already; what was not is at fault."""
+    return Settlement() if batch.may_be_stored else _rejected(batch, outcome, circumstances)
+
+
 def _singly(batch: Batch, _: Outcome, __: Circumstances) -> Settlement:
     return Settlement(again=batch.singles())
 
@@ -90,7 +101,8 @@ _BY_VERDICT: Mapping[Verdict, Callable[[Batch, Outcome, Circumstances], Settleme
     Verdict.UNAVAILABLE: _same_again,
     Verdict.FAILED: _own_delay,
     Verdict.REFUSED: _own_delay,
-    Verdict.REJECTED: _given_up(DropReason.REJECTED),
+    Verdict.REJECTED: _rejected,
+    Verdict.CONFLICT: _conflicting,
     Verdict.TOO_LARGE: _given_up(DropReason.TOO_LARGE),
     Verdict.NO_BATCHES: _singly,
     Verdict.NO_GZIP: _same_again,

@@ -19,6 +19,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
@@ -79,6 +80,8 @@ class Transport:
         if isinstance(result, NoAnswer) and result.reached and self._network.may_try_again():
             # The server closed the idle connection just as we used it: that says nothing about its health.
             result = self._attempt(request)
+            if isinstance(result, Answer):
+                return replace(result, repeated=True)
         return result
 
     def close(self) -> None:
