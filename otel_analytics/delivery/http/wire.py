@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from hashlib import sha256
 
@@ -24,6 +24,7 @@ from otel_analytics.contract import (
 )
 from otel_analytics.delivery.backoff import parse_retry_after
 from otel_analytics.delivery.batch import Batch
+from otel_analytics.delivery.http.reasons import one_line, stated_reason
 
 USER_AGENT = f"otel-analytics-python/{__version__}"
 _WORTH_COMPRESSING = 1_024
@@ -90,10 +91,12 @@ class Outcome:
     Args:
         verdict: What it means.
         reason: Why, for the log; without payload or key.
+        stated: What the collector itself says of it, which may repeat anything.
         retry_after: Seconds the collector asked to wait; beside an acknowledgement, with those in ``again``.
         rejected: Of an accepted batch: the events it rejected, index to its reason.
         again: Of an accepted batch: the indices of those it wants again.
         sent: Whether the collector may have had the request.
+        is_page: Whether an HTML page came with a success.
     """
 
     verdict: Verdict
@@ -102,6 +105,12 @@ class Outcome:
     rejected: Mapping[int, str] = field(default_factory=dict)
     again: frozenset[int] = frozenset()
     sent: bool = True
+    stated: str = ""
+    is_page: bool = False
+
+    def stated_of(self, index: int) -> str:
+        """Return what the collector says of one event of the request."""
+        return self.rejected.get(index) or self.stated
 
 
 _BY_STATUS: Mapping[int, Verdict] = {
@@ -166,9 +175,12 @@ def interpret(result: Answer | NoAnswer, request: Request, count: int, *, unix_n
         return Outcome(Verdict.ACCEPTED)
     verdict = _verdict(result.status, compressed="Content-Encoding" in request.headers, batch=count > 1)
     retry_after = parse_retry_after(result.headers.get("retry-after"), unix_now)
-    if verdict is Verdict.ACCEPTED and count > 1:
-        return _acknowledged(result.body, count, retry_after)
-    return Outcome(verdict, f"HTTP {result.status}", retry_after)
+    content_type = result.headers.get("content-type", "").lower()
+    if verdict is not Verdict.ACCEPTED:
+        stated = stated_reason(content_type, result.body)
+        return Outcome(verdict, f"HTTP {result.status}", retry_after, stated=stated)
+    outcome = _acknowledged(result.body, count, retry_after) if count > 1 else Outcome(verdict)
+    return replace(outcome, is_page="html" in content_type)
 
 
 def _verdict(status: int, *, compressed: bool, batch: bool) -> Verdict:
@@ -184,8 +196,11 @@ def _acknowledged(body: bytes, count: int, retry_after: float | None) -> Outcome
         failures = read_acknowledgement(body, count)
     except ValueError as error:
         return Outcome(Verdict.NO_BATCHES, str(error))
-    rejected = {failure.index: failure.reason for failure in failures if failure.status == REJECTED}
+    rejected = {f.index: one_line(f.reason) for f in failures if f.status == REJECTED}
     again = frozenset(failure.index for failure in failures if failure.status == RETRY)
     if len(again) == count:
-        return Outcome(Verdict.UNAVAILABLE, "every event of a batch is wanted again", retry_after)
+        stated = one_line(failures[0].reason)
+        return Outcome(
+            Verdict.UNAVAILABLE, "every event of a batch is wanted again", retry_after, stated=stated
+        )
     return Outcome(Verdict.ACCEPTED, "that it rejects it", retry_after, rejected, again)
