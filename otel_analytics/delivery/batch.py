@@ -34,8 +34,8 @@ class Batch:
         entries: At least one.
         attempts: Requests already made for it.
         due: Earliest next attempt, monotonic seconds.
-        successes_seen: Its gate's successes at its last failure: others that got through since then
-            make this batch the suspect.
+        successes_seen: Its gate's successes at its latest attempt: others that got through since then
+            make this batch the suspect, where it fails again.
         sent_among: How many events the latest request had that may have stored these; 0: none may.
     """
 

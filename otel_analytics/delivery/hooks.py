@@ -28,8 +28,6 @@ BeforeSend = Callable[[Event], Event | None]
 OnDrop = Callable[["StatedReason", Sequence[Event]], object]
 
 _MOST_WAITING = 10_000  # events
-
-
 _IDLE_SECONDS = 1.0
 
 

@@ -184,14 +184,18 @@ class Sender:
                 return self._schedule.is_done(mark, self._around.clock())
 
         with self._lock:
-            self._schedule.flush()
+            self._schedule.begin_flush()
             self._changed.notify_all()
-        if not done() and not self._threads and not self._start_thread():
-            # The interpreter is shutting down and starts no threads any more: this one does the work.
-            self._work(done, deadline)
-        with self._changed:
-            while not done() and (left := deadline - self._around.clock()) > 0:
-                self._settled.wait(min(left, _LOOK_SECONDS))
+        try:
+            if not done() and not self._threads and not self._start_thread():
+                # The interpreter is shutting down and starts no threads any more: this one does the work.
+                self._work(done, deadline)
+            with self._changed:
+                while not done() and (left := deadline - self._around.clock()) > 0:
+                    self._settled.wait(min(left, _LOOK_SECONDS))
+        finally:
+            with self._lock:
+                self._schedule.end_flush()
         settled = self._queue.is_settled(mark)
         self._log.emit()
         return settled
