@@ -55,6 +55,27 @@ def test_the_exit_delivers_everything_to_such_a_collector(quick_client: QuickCli
         one_each(collector, ids)
 
 
+@pytest.mark.parametrize("bad", [Answer(401), Answer(500), Unavailable(), Answer(404)], ids=str)
+@pytest.mark.parametrize("connections", [1, 8])
+def test_kept_connections_to_a_bad_replica_are_left(
+    quick_client: QuickClient, bad: Behaviour, connections: int
+) -> None:
+    """Every connection of before answers so, every new one is well."""
+    with FaultyCollector(then=Accept(after_millis=20)) as collector:
+        client = quick_client(collector.url, policy=_REAL, max_connections=connections)
+        track(client, 40)
+        assert client.flush(3_000)
+        before = collector.connections
+
+        def answer(exchange: Exchange) -> None:
+            (bad if exchange.request.connection <= before else Accept())(exchange)
+
+        collector.behave(then=answer)
+        track(client, 100)
+        assert eventually(lambda: client.stats().delivered == 140, 4)
+        assert before == connections
+
+
 @pytest.mark.parametrize("events", [1, 20])
 @pytest.mark.parametrize("bad", [Answer(401), Answer(404), Answer(500), Unavailable()], ids=str)
 def test_a_flush_asks_again_until_the_key_is_right(

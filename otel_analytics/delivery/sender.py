@@ -25,7 +25,15 @@ from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, detach,
 from otel_analytics.delivery.backoff import RetryPolicy
 from otel_analytics.delivery.batch import Batch
 from otel_analytics.delivery.http.transport import Transport
-from otel_analytics.delivery.http.wire import Answer, NoAnswer, Outcome, Verdict, build_request, interpret
+from otel_analytics.delivery.http.wire import (
+    UNWELL,
+    Answer,
+    NoAnswer,
+    Outcome,
+    Verdict,
+    build_request,
+    interpret,
+)
 from otel_analytics.delivery.life import Life
 from otel_analytics.delivery.logs import RateLimitedLog, log_safely, logger
 from otel_analytics.delivery.queue.memory import Queue
@@ -323,8 +331,11 @@ class Sender:
     ) -> tuple[Answer | NoAnswer, Outcome]:
         compress = self._schedule.compresses(self._around.clock())
         request = build_request(batch, compress=compress, unix_now=self._around.wall_clock())
-        result = transport.send(request, max(timeout, 0.001))
+        connected_since = self._schedule.throttle.connected_since
+        result = transport.send(request, max(timeout, 0.001), connected_since)
         outcome = interpret(result, request, len(batch.entries), unix_now=self._around.wall_clock())
+        if outcome.verdict in UNWELL:
+            transport.close()  # it may lead to one bad replica of many
         if logger.isEnabledFor(logging.DEBUG):
             values = len(batch.entries), batch.kind.value, outcome.verdict.name
             log_safely(logging.DEBUG, "%d %s event(s): %s", *values)

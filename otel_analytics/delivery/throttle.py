@@ -13,7 +13,7 @@ from otel_analytics.contract import Kind
 from otel_analytics.delivery.backoff import Gate, RetryPolicy
 from otel_analytics.delivery.batch import Batch
 from otel_analytics.delivery.http.negotiation import Plan
-from otel_analytics.delivery.http.wire import Outcome, Verdict
+from otel_analytics.delivery.http.wire import UNWELL, Outcome, Verdict
 from otel_analytics.delivery.life import Life
 from otel_analytics.delivery.settlement import Circumstances
 
@@ -22,7 +22,7 @@ _PROGRESS_SECONDS = 2.0  # without an answer for longer, the collector is not ta
 _LAST_FAILURES = 3  # in a row, after which the exit tries nothing twice
 _LAST_DELAY = 0.05  # seconds, the longest that the exit draws
 _FLUSH_DELAYS = 4.0  # the longest that is drawn while somebody waits in a flush, in first delays
-_UNWELL = frozenset({Verdict.UNAVAILABLE, Verdict.FAILED, Verdict.REFUSED})
+_BAD_REPLICA = 2  # failures in a row, after which connections of before are taken to lead to the same one
 
 
 class Throttle:
@@ -46,6 +46,7 @@ class Throttle:
         self._progress_at = -math.inf
         self._life = life
         self._flushes = 0
+        self.connected_since = -math.inf  # older connections are not used again
 
     def is_busy(self, plan: Plan) -> bool:
         """Return whether as many requests are in flight as may be; until the first answer, just one may."""
@@ -125,7 +126,7 @@ class Throttle:
         What has failed before, while others got through since, fails by itself: no evidence about the URL.
         """
         gate = self._gates[batch.kind]
-        if outcome.verdict not in _UNWELL:
+        if outcome.verdict not in UNWELL:
             gate.succeeded(sent_at)
             self.note_progress(now)
         elif (
@@ -134,6 +135,8 @@ class Throttle:
             or not batch.is_suspect(gate.successes)
         ):
             gate.failed(sent_at, now, self._dice(), outcome.retry_after, self._longest_delay())
+            if gate.failures >= _BAD_REPLICA:
+                self.connected_since = now
 
     def circumstances(self, batch: Batch, outcome: Outcome, now: float) -> Circumstances:
         """Return what the settlement of a batch needs to know."""

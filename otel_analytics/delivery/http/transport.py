@@ -11,6 +11,7 @@ included, which in a proxy's tunnel it would otherwise put on top of them.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import socket
@@ -32,6 +33,9 @@ from otel_analytics.delivery.http.wire import Answer, NoAnswer, Request
 T = TypeVar("T")
 _MAX_ANSWER_BYTES = 1_000_000  # an acknowledgement that lists every event of a batch is far below that
 _KEEP_ALIVE_SECONDS = 30.0
+_MOST_AGE_SECONDS = (
+    60.0  # as long as load balancers ask for by DNS; what is added or taken away is then noticed
+)
 _CHUNK = 262_144
 # What ends a head, and a body in chunks; at the very start, after a line that was handed out before.
 _BLANK_LINE = re.compile(rb"\A\r?\n|\n\r?\n")
@@ -73,8 +77,16 @@ class Transport:
         self._network = _Network(clock)
         self._pool: httpcore.ConnectionPool | None = None
 
-    def send(self, request: Request, timeout: float) -> Answer | NoAnswer:
-        """Send a request and wait for the answer, connecting included, at most ``timeout`` seconds."""
+    def send(self, request: Request, timeout: float, connected_since: float = -math.inf) -> Answer | NoAnswer:
+        """Send a request and wait for the answer.
+
+        Args:
+            request: The request.
+            timeout: Most seconds for all of it, connecting included.
+            connected_since: A connection made before that is not used again (monotonic seconds).
+        """
+        if not self._network.has_connected_since(connected_since):
+            self.close()
         self._network.begin(timeout)
         result = self._attempt(request)
         if isinstance(result, NoAnswer) and result.reached and self._network.may_try_again():
@@ -85,9 +97,10 @@ class Transport:
         return result
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection; the next request makes another."""
         if self._pool is not None:
             self._pool.close()
+            self._pool = None
 
     def forget(self) -> None:
         """Let go of the socket in a forked child: it is the parent's, which keeps it."""
@@ -165,6 +178,7 @@ class _Network(httpcore.NetworkBackend):
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._deadline = 0.0
+        self._connected_at = -math.inf
         self._is_fresh = self._is_forgotten = False
         self._socket: socket.socket | None = None
         self.stream: _Stream  # the newest
@@ -173,6 +187,10 @@ class _Network(httpcore.NetworkBackend):
         """Begin a request that may take so long."""
         self._deadline = self._clock() + seconds
         self._is_fresh = False
+
+    def has_connected_since(self, moment: float) -> bool:
+        """Return whether the connection is from after a moment, and not old anyway."""
+        return self._connected_at >= max(moment, self._clock() - _MOST_AGE_SECONDS)
 
     def may_try_again(self) -> bool:
         """Return whether what failed was an earlier request's connection, and there is time for another."""
@@ -215,6 +233,7 @@ class _Network(httpcore.NetworkBackend):
             self._socket = self._connected(host, port)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._is_fresh = True
+        self._connected_at = self._clock()
         return self.stream_over(_Plain(self._socket, self.time_left))
 
     def stream_over(self, link: _Link) -> _Stream:

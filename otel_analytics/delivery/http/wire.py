@@ -84,6 +84,10 @@ class Verdict(Enum):
     NO_GZIP = auto()  # the same again, uncompressed
 
 
+UNWELL = frozenset({Verdict.UNAVAILABLE, Verdict.FAILED, Verdict.REFUSED})
+"""The verdicts that are about the collector, or whatever of it a connection leads to."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """A request's result as a value.
