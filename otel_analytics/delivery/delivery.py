@@ -19,7 +19,7 @@ from otel_analytics.config import Config
 from otel_analytics.delivery.batch import Batch
 from otel_analytics.delivery.hooks import DropNotices, approve
 from otel_analytics.delivery.http.negotiation import Negotiation
-from otel_analytics.delivery.http.transport import Transport
+from otel_analytics.delivery.http.transport import TlsFiles, Transport
 from otel_analytics.delivery.http.wire import Outcome, Verdict
 from otel_analytics.delivery.life import Life
 from otel_analytics.delivery.logs import RateLimitedLog, Secrets
@@ -71,7 +71,7 @@ class Delivery:
         self._shutting_down = threading.Lock()
         self._ledger = Ledger()
         self._last_problem = ""
-        self._secrets = Secrets([config.write_key or ""])
+        self._secrets = Secrets([config.write_key or "", *config.headers.values()])
         self._log = RateLimitedLog(around.clock)
         self._notices = DropNotices(config.on_drop, self._log)
         self._queue = _queue(config, around, self._log, self._notices, self._life, self._ledger)
@@ -80,7 +80,9 @@ class Delivery:
             self._queue,
             Schedule(self._queue, Negotiation(config), throttle, self._life),
             self._life,
-            lambda: Transport(config.endpoint, config.write_key, around.clock),
+            lambda: Transport(
+                config.endpoint, config.write_key, around.clock, headers=config.headers, tls=tls_files(config)
+            ),
             self._log,
             self._report,
             timeout=config.timeout_millis / 1000,
@@ -245,7 +247,7 @@ class Delivery:
         """Tell the operator, once a minute for each cause, and `on_drop`."""
         if outcome.verdict in _TROUBLE:
             level, text = _TROUBLE[outcome.verdict]
-            self._last_problem = _with(outcome.reason, self._secrets.hidden(outcome.stated))
+            self._last_problem = self._secrets.hidden(_with(outcome.reason, outcome.stated))
             name = outcome.verdict.name.lower()
             self._log.tell(name, len(batch.entries), text % self._last_problem, level)
         if outcome.is_page:
@@ -256,6 +258,11 @@ class Delivery:
             text = f"an event is dropped: the collector answered {_with(outcome.reason, stated)}"
             self._log.tell(reason.value, len(events), text)
         self._log.emit()
+
+
+def tls_files(config: Config) -> TlsFiles:
+    """Return the files that the options name."""
+    return TlsFiles(config.certificate, config.client_certificate, config.client_key)
 
 
 def _losses(

@@ -18,17 +18,19 @@ import socket
 import ssl
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, Protocol, TypeVar
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import httpcore
 import httpx
 
 from otel_analytics.contract import PATHS, WRITE_KEY
 from otel_analytics.delivery.http.wire import Answer, NoAnswer, Request
+from otel_analytics.errors import ConfigError
 
 T = TypeVar("T")
 _MAX_ANSWER_BYTES = 1_000_000  # an acknowledgement that lists every event of a batch is far below that
@@ -59,6 +61,20 @@ _FAILURES = (
 )
 
 
+class TlsFiles(NamedTuple):
+    """PEM files, each `None` where there is none.
+
+    Args:
+        certificate: Whom to trust, instead of whom the system trusts.
+        client_certificate: Who we are, where the collector asks.
+        client_key: Its private key, where that is not in the same file.
+    """
+
+    certificate: str | None = None
+    client_certificate: str | None = None
+    client_key: str | None = None
+
+
 class Transport:
     """One connection to the collector.
 
@@ -66,14 +82,23 @@ class Transport:
         endpoint: Base URL, without a trailing slash.
         write_key: Sent as ``X-Write-Key``.
         clock: Monotonic seconds.
+        headers: More of them, which may replace those about this library and the host.
+        tls: How to encrypt.
     """
 
     def __init__(
-        self, endpoint: str, write_key: str | None, clock: Callable[[], float] = time.monotonic
+        self,
+        endpoint: str,
+        write_key: str | None,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        tls: TlsFiles = TlsFiles(),  # noqa: B008 - a tuple
     ) -> None:
         self._endpoint = httpx.URL(endpoint)
         self._urls = {path: _httpcore_url(httpx.URL(endpoint + path)) for path in PATHS.values()}
-        self._key_header = {WRITE_KEY: write_key} if write_key else {}
+        self._own_headers = {**headers, **({WRITE_KEY: write_key} if write_key else {})}
+        self._tls = tls
         self._network = _Network(clock)
         self._pool: httpcore.ConnectionPool | None = None
 
@@ -108,7 +133,7 @@ class Transport:
 
     def _attempt(self, request: Request) -> Answer | NoAnswer:
         try:
-            self._pool = self._pool or _pool_for(self._endpoint, self._network)
+            self._pool = self._pool or _pool_for(self._endpoint, self._network, self._tls)
         except _FAILURES as error:  # bad certificates, or a bad proxy
             return NoAnswer(_describe(error), reached=False)
         try:
@@ -132,7 +157,7 @@ class Transport:
         headers = {
             "Host": self._endpoint.netloc.decode("ascii"),
             **request.headers,
-            **self._key_header,
+            **self._own_headers,
             "Content-Length": str(len(request.body)),
         }
         return httpcore.Request(
@@ -430,24 +455,44 @@ def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def prepare_tls(endpoint: str) -> None:
+def prepare_tls(endpoint: str, files: TlsFiles = TlsFiles()) -> None:  # noqa: B008 - a tuple
     """Load the certificates that an endpoint needs now, on the thread that configures.
 
     On a sending thread a fork could meet it: OpenSSL's locks, held in that moment, stay held in the child.
-    What is wrong with the certificates is said by the first request.
+    What is wrong with the system's certificates is said by the first request.
+
+    Raises:
+        ConfigError: A file that is named cannot be used.
     """
+    if files.client_key is not None and files.client_certificate is None:
+        raise ConfigError("client_key: is of no use without client_certificate; give both.")
+    _try_tls("certificate", files._replace(client_certificate=None))
+    _try_tls("client_certificate", files._replace(certificate=None))
     with suppress(*_FAILURES):
-        _pool_for(httpx.URL(endpoint), _Network(time.monotonic))
+        _pool_for(httpx.URL(endpoint), _Network(time.monotonic), files)
+
+
+def _try_tls(option: str, files: TlsFiles) -> None:
+    path = getattr(files, option)
+    if path is None:
+        return
+    try:
+        _tls_context(files)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{option}={path!r}: cannot be used ({_describe(error)}). Name a PEM file that this process may"
+            " read; its private key, there or in client_key, must not be encrypted."
+        ) from None
 
 
 def _httpcore_url(url: httpx.URL) -> httpcore.URL:
     return httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
 
 
-def _pool_for(endpoint: httpx.URL, network: _Network) -> httpcore.ConnectionPool:
+def _pool_for(endpoint: httpx.URL, network: _Network, tls: TlsFiles) -> httpcore.ConnectionPool:
     """Return an empty pool of one connection, through the proxy that the environment names, if any."""
     options: dict[str, Any] = {
-        "ssl_context": _tls_context() if endpoint.scheme == "https" else None,
+        "ssl_context": _tls_context(tls) if endpoint.scheme == "https" else None,
         "max_connections": 1,
         "keepalive_expiry": _KEEP_ALIVE_SECONDS,
         "network_backend": network,
@@ -470,10 +515,17 @@ def _through_socks(options: dict[str, Any]) -> httpcore.ConnectionPool:
         raise httpcore.ProxyError("a SOCKS proxy takes a package: pip install 'httpx[socks]'") from error
 
 
-@lru_cache(maxsize=1)
-def _tls_context() -> ssl.SSLContext:
+@lru_cache(maxsize=8)
+def _tls_context(files: TlsFiles) -> ssl.SSLContext:
     """Load the certificates once: it takes tens of milliseconds, and honours SSL_CERT_FILE."""
-    return httpx.create_ssl_context()
+    if files.certificate is None:
+        context = httpx.create_ssl_context()
+    else:
+        context = ssl.create_default_context(cafile=files.certificate)
+    if files.client_certificate is not None:
+        # An empty password, since OpenSSL would ask for one on the terminal.
+        context.load_cert_chain(files.client_certificate, files.client_key, password=lambda: "")
+    return context
 
 
 @lru_cache(maxsize=1)
