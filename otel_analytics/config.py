@@ -213,7 +213,8 @@ class Config:
     on_drop: Callable[..., Any] | None = _option(  # noqa: RUF009 - the same
         None,
         Hook(),
-        "A function of a reason and the events dropped for it, on a thread of its own. Set in code only.",
+        "A function of a reason and the events dropped for it, on a thread of its own; `reason.stated` is "
+        "what the collector said, if anything. Set in code only.",
     )
     debug: bool = _option(False, Flag(), "Log every delivery at DEBUG, without payloads.")  # noqa: FBT003
 

@@ -157,3 +157,15 @@ def test_a_conflict_about_part_of_what_was_sent_before_asks_for_each_event() -> 
 def test_a_conflict_about_an_array_that_was_not_acknowledged_is_a_delivery() -> None:
     for single in settle(_parcel(3), Outcome(Verdict.NO_BATCHES), _CALM).again:
         assert settle(single, Outcome(Verdict.CONFLICT), _CALM) == Settlement()
+
+
+@pytest.mark.parametrize("verdict", _UNCERTAIN)
+def test_in_the_last_chance_what_failed_goes_behind_what_was_not_tried(verdict: Verdict) -> None:
+    settlement = settle(_parcel(1), Outcome(verdict), replace(_CALM, is_last=True))
+    assert [part.due for part in settlement.again] == [50.0]
+
+
+@pytest.mark.parametrize("verdict", [Verdict.FAILED, Verdict.REFUSED])
+def test_in_the_last_chance_a_batch_is_halved_at_once(verdict: Verdict) -> None:
+    settlement = settle(_parcel(5), Outcome(verdict), replace(_CALM, is_last=True))
+    assert _again(settlement) == [[0, 1], [2, 3, 4]]

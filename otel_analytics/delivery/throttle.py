@@ -80,7 +80,7 @@ class Throttle:
             waiting_since: Since when somebody waits; until then it may itself have kept the threads from
                 running, so they get half the time from there in any case.
         """
-        if any(gate.failures for gate in self._gates.values()):
+        if any(gate.opens_at > -math.inf for gate in self._gates.values()):
             return -math.inf
         return max(waiting_since + _PROGRESS_SECONDS / 2, self._progress_at + _PROGRESS_SECONDS)
 
