@@ -6,6 +6,7 @@ microseconds on the caller's thread, no network, no exception.
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 import time
@@ -13,6 +14,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector
 from opentelemetry.trace import format_span_id, format_trace_id, get_current_span
@@ -20,7 +22,7 @@ from opentelemetry.trace import format_span_id, format_trace_id, get_current_spa
 from otel_analytics import process
 from otel_analytics.config import Config
 from otel_analytics.contract import rfc3339
-from otel_analytics.delivery.delivery import Delivery, Upstream, check_spool
+from otel_analytics.delivery.delivery import Delivery, Upstream, check_spool, tls_files
 from otel_analytics.delivery.http.transport import prepare_tls
 from otel_analytics.delivery.life import Life, Stage
 from otel_analytics.delivery.logs import log_safely, logger
@@ -69,7 +71,8 @@ class AnalyticsClient:
         self.config = config or Config.resolve(endpoint=endpoint, **options)
         if self.config.spool_path is not None:
             check_spool(self.config.spool_path)
-        prepare_tls(self.config.endpoint)
+        prepare_tls(self.config.endpoint, tls_files(self.config))
+        _warn_of_insecure_key(self.config)
         self._app = self.config.app_name or _service_name()
         # A hook gets objects; without one, nothing but what is sent is ever made.
         hooked = self.config.before_send is not None
@@ -375,6 +378,27 @@ class AnalyticsClient:
         for other in inherited:
             self._deliveries.pop(other, None)
         return delivery
+
+
+def _warn_of_insecure_key(config: Config) -> None:
+    """Say where everybody on the way could read the key: plain HTTP that leaves this machine."""
+    if config.insecure_key or not (config.write_key or config.headers):
+        return
+    url = urlsplit(config.endpoint)
+    if url.scheme.lower() == "http" and not _is_loopback(url.hostname or ""):
+        text = "key, headers go to %s over plain HTTP, readable by anybody: use https or set insecure_key"
+        log_safely(logging.WARNING, text, url.netloc)
+
+
+def _is_loopback(host: str) -> bool:
+    name = host.rstrip(".")
+    if name == "localhost" or name.endswith(".localhost"):  # RFC 6761, section 6.3
+        return True
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return bool((getattr(address, "ipv4_mapped", None) or address).is_loopback)
 
 
 def _service_name() -> str:

@@ -21,6 +21,7 @@ from otel_analytics.option_kinds import (
     Choice,
     FilePath,
     Flag,
+    Headers,
     HeaderValue,
     Hook,
     Kind,
@@ -61,6 +62,29 @@ class Config:
     )
     write_key: str | None = _option(
         None, HeaderValue(), "Sent as `X-Write-Key`; never in a log, repr or traceback.", secret=True
+    )
+    headers: Mapping[str, str] = _option(
+        {},
+        Headers(),
+        "More headers of each request, such as `Authorization`; in the environment `name=value,name=value`, "
+        "percent-encoded. Their values are secrets, as the key is.",
+        secret=True,
+    )
+    certificate: str | None = _option(
+        None,
+        FilePath(),
+        "A PEM file with the certificates to trust an https collector by, instead of the system's.",
+    )
+    client_certificate: str | None = _option(
+        None, FilePath(), "A PEM file with the certificate to show to an https collector that asks for one."
+    )
+    client_key: str | None = _option(
+        None, FilePath(), "A PEM file with its private key, unencrypted, where that is not in the same file."
+    )
+    insecure_key: bool = _option(
+        False,  # noqa: FBT003 - the option's default
+        Flag(),
+        "That key and headers go over plain HTTP to another host is meant so, and needs no warning.",
     )
     app_name: str | None = _option(
         None, Text(), "The `app` of views; without it, the resource's `service.name`."
@@ -189,7 +213,8 @@ class Config:
     on_drop: Callable[..., Any] | None = _option(  # noqa: RUF009 - the same
         None,
         Hook(),
-        "A function of a reason and the events dropped for it, on a thread of its own. Set in code only.",
+        "A function of a reason and the events dropped for it, on a thread of its own; `reason.stated` is "
+        "what the collector said, if anything. Set in code only.",
     )
     debug: bool = _option(False, Flag(), "Log every delivery at DEBUG, without payloads.")  # noqa: FBT003
 

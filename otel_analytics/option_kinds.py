@@ -12,7 +12,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
+from urllib.parse import unquote
 
+from otel_analytics.contract import IDEMPOTENCY_KEY, RETRY_COUNT, SENT_AT, WRITE_KEY
 from otel_analytics.events import BusinessEvent
 
 _TRUE = frozenset({"true", "1", "yes", "on"})
@@ -26,6 +28,13 @@ _BARE_HOST = re.compile(r"[a-z]{1,20}|(?=.{1,64}$)(?:[a-z0-9-]+\.)+[a-z]{2,10}")
 # A port that is none is shown after a host with a dot only: `https://user:pw` may be what is left of more.
 _ORIGIN = re.compile(
     r"\w+://(?:[^/?#@:\\%=&;\s]*\.[^/?#@:\\%=&;\s]*:[A-Za-z]{1,5}|[^/?#@:\\%=&;\s]*(?::[0-9]{1,5})?)(?=[/?#]|$)"
+)
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
+_OWN_HEADERS = frozenset(
+    {
+        *("Connection", "Content-Encoding", "Content-Length", "Content-Type", "Transfer-Encoding", "Upgrade"),
+        *(IDEMPOTENCY_KEY, RETRY_COUNT, SENT_AT, WRITE_KEY),
+    }
 )
 _VISIBLE_ASCII = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 
@@ -158,6 +167,41 @@ class HeaderValue:
         if not isinstance(value, str) or not _VISIBLE_ASCII.fullmatch(value):
             raise ValueError("must be visible ASCII characters, without line breaks or blanks around them")
         return value
+
+
+@dataclass(frozen=True)
+class Headers:
+    """HTTP headers, their names in any case, but for those that every request has of its own.
+
+    In the environment ``name=value,name=value``, both percent-encoded, as OpenTelemetry's OTLP exporters have
+    them (specification of the protocol exporter, "Specifying headers via environment variables").
+    """
+
+    def parse(self, text: str) -> dict[str, str]:
+        """Read the pairs between the commas."""
+        pairs = [pair.partition("=") for pair in text.split(",") if pair.strip()]
+        if not all(equals for _, equals, _ in pairs):
+            raise ValueError("must be name=value, separated by commas and percent-encoded")
+        return self.check({unquote(name.strip()): unquote(value.strip()) for name, _, value in pairs})
+
+    def check(self, value: Any) -> dict[str, str]:
+        """Return the values by their names as HTTP usually writes those."""
+        if not isinstance(value, Mapping):
+            raise ValueError("must map names of HTTP headers to texts")  # noqa: TRY004 - as above
+        return {self._name(name): self._text(text) for name, text in value.items()}
+
+    @staticmethod
+    def _name(name: Any) -> str:
+        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+            raise ValueError("must have names of HTTP headers for keys")
+        usual = "-".join(part.capitalize() for part in name.split("-"))
+        if usual in _OWN_HEADERS:
+            raise ValueError(f"must not hold {usual}, which every request has of its own")
+        return usual
+
+    @staticmethod
+    def _text(text: Any) -> str:
+        return "" if text == "" else HeaderValue().check(text)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Collection
 from typing import TypeVar
@@ -79,10 +80,12 @@ def one_each(collector: FaultyCollector, expected: Collection[str]) -> None:
     assert duplicates(collector) == 0
 
 
-def send(transport: Transport, request: wire.Request, timeout: float) -> wire.Answer | wire.NoAnswer:
+def send(
+    transport: Transport, request: wire.Request, timeout: float, connected_since: float = -math.inf
+) -> wire.Answer | wire.NoAnswer:
     """Make one request over a transport and wait for what comes of it."""
-    transport.look()
-    transport.start(request, timeout)
+    transport.wait(0)
+    transport.start(request, timeout, connected_since=connected_since)
     until = time.monotonic() + timeout + 30
     while time.monotonic() < until:
         for exchanged in transport.wait(until):

@@ -48,6 +48,10 @@ FROM_ENVIRONMENT = [
     ("SHUTDOWN_TIMEOUT", "0", "shutdown_timeout_millis", 0),
     ("WRITE_KEY", " wk_1 ", "write_key", "wk_1"),
     ("ENDPOINT", "https://a.example/base/", "endpoint", "https://a.example/base"),
+    ("HEADERS", "x-tenant=shop, Authorization = Bearer%20a%2Cb%3D ,%78-empty=,", "headers",
+     {"X-Tenant": "shop", "Authorization": "Bearer a,b=", "X-Empty": ""}),
+    ("CERTIFICATE", "/etc/ca.pem", "certificate", "/etc/ca.pem"),
+    ("INSECURE_KEY", "true", "insecure_key", True),
     ("BUSINESS_EVENTS", "paid=purchase, lead=signup", "business_events",
      {"paid": BusinessEvent("purchase"), "lead": BusinessEvent("signup")}),
     ("BUSINESS_EVENTS", '{"paid": {"metric_type": "purchase", "target_type": "invoice"}}', "business_events",
@@ -113,6 +117,39 @@ def test_a_wrong_key_is_not_shown(key: str) -> None:
     assert raised.value.__context__ is None
 
 
+@pytest.mark.parametrize(
+    ("headers", "wanted"),
+    [
+        ("authorization=hunter2", "must map names"),
+        (["hunter2"], "must map names"),
+        ({"hunter2 ": "x"}, "must have names"),
+        ({"": "hunter2"}, "must have names"),
+        ({"X-A": "hunter2\r\nX-B: 1"}, "must be visible ASCII"),
+        ({"X-A": " hunter2"}, "must be visible ASCII"),
+        ({"X-A": b"hunter2"}, "must be visible ASCII"),
+        ({"x-write-KEY": "hunter2"}, "must not hold X-Write-Key"),
+        ({"content-length": "hunter2"}, "must not hold Content-Length"),
+        ({"Idempotency-Key": "hunter2"}, "must not hold Idempotency-Key"),
+    ],
+)
+def test_wrong_headers_are_refused_and_not_shown(headers: Any, wanted: str) -> None:
+    with pytest.raises(ConfigError, match=f"^headers=<hidden>: {wanted}") as raised:
+        resolve(headers=headers)
+    assert "hunter2" not in str(raised.value)
+    assert raised.value.__context__ is None
+
+
+@pytest.mark.parametrize("text", ["hunter2", "a=1,hunter2", "a=hunter2%0d%0a", "a=hunter2%ff", "a b=hunter2"])
+def test_wrong_headers_in_the_environment_are_refused_and_not_shown(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"^OTEL_EXPORTER_ANALYTICS_HEADERS=<hidden>: must") as raised:
+        resolve({"OTEL_EXPORTER_ANALYTICS_HEADERS": text})
+    assert "hunter2" not in str(raised.value)
+
+
+def test_headers_of_one_name_in_different_cases_are_one() -> None:
+    assert resolve(headers={"x-TENANT": "a", "X-tenant": "b"}).headers == {"X-Tenant": "b"}
+
+
 def test_json_nested_too_deeply_is_a_wrong_value() -> None:
     with pytest.raises(ConfigError, match="must be valid JSON"):
         resolve({"OTEL_EXPORTER_ANALYTICS_BUSINESS_EVENTS": '{"a":' * 200_000})
@@ -130,7 +167,7 @@ def test_an_unknown_option_says_what_may_be_meant() -> None:
 
 
 def test_the_key_is_in_no_repr() -> None:
-    config = resolve(write_key="wk_secret")
+    config = resolve(write_key="wk_secret", headers={"Authorization": "wk_secret"})
     assert "wk_secret" not in f"{config!r}{config}"
     assert pickle.loads(pickle.dumps(config)) == config  # noqa: S301 - our own bytes
 

@@ -63,6 +63,7 @@ def test_what_the_collector_asked_is_a_floor_up_to_its_cap(
     delay = _POLICY.delay(failures, dice, asked)
     assert min(asked or 0, 300) <= delay <= 300
     assert asked or delay <= 30
+    assert asked or _POLICY.delay(failures, dice, None, 0.2) <= 0.2
 
 
 def test_failures_in_flight_together_count_once() -> None:
@@ -98,12 +99,21 @@ def test_success_of_an_older_request_does_not_lift_what_the_collector_asked() ->
     assert gate.opens_at == -math.inf
 
 
-def test_a_refusal_waits_for_the_longest_delay() -> None:
+def test_the_first_failure_after_a_success_closes_nothing() -> None:
     gate = Gate(_POLICY)
-    gate.refused(0.0, 1.0)
-    assert gate.opens_at == 31.0
-    gate.shorten_delay()
-    assert gate.opens_at == 31.0
+    gate.succeeded(sent_at=0.0)
+    for _ in range(8):  # in flight together
+        gate.failed(sent_at=1.0, now=2.0, dice=0.5, retry_after=None)
+    assert (gate.failures, gate.opens_at) == (1, -math.inf)
+    gate.failed(sent_at=3.0, now=4.0, dice=0.5, retry_after=None)
+    assert gate.opens_at == 4.5
+
+
+def test_the_first_failure_after_a_success_closes_for_what_the_collector_asks() -> None:
+    gate = Gate(_POLICY)
+    gate.succeeded(sent_at=0.0)
+    gate.failed(sent_at=1.0, now=2.0, dice=0.5, retry_after=7.0)
+    assert gate.opens_at == 9.0
 
 
 def test_a_flush_shortens_a_drawn_delay_only() -> None:

@@ -12,7 +12,7 @@ from otel_analytics.contract import Kind
 from otel_analytics.delivery.batch import Batch, Entry
 from otel_analytics.delivery.http.wire import Outcome, Verdict
 from otel_analytics.delivery.queue.ledger import DropReason
-from otel_analytics.delivery.settlement import Circumstances, Settlement, settle
+from otel_analytics.delivery.settlement import _PATIENCE, Circumstances, Settlement, settle
 from otel_analytics.events import EncodedEvent
 
 _CALM = Circumstances(own_due=50.0, successes=0)
@@ -116,3 +116,56 @@ def test_what_is_the_events_fault_is_halved_down_to_it(verdict: Verdict, reason:
 def test_a_collector_without_batches_gets_single_events() -> None:
     settlement = settle(_parcel(3), Outcome(Verdict.NO_BATCHES), _CALM)
     assert _again(settlement) == [[0], [1], [2]]
+
+
+_UNCERTAIN = [Verdict.UNAVAILABLE, Verdict.FAILED, Verdict.REFUSED]
+
+
+@pytest.mark.parametrize("size", [1, 5])
+@pytest.mark.parametrize("before", _UNCERTAIN)
+def test_a_conflict_about_what_was_sent_before_is_a_delivery(size: int, before: Verdict) -> None:
+    (again,) = settle(_parcel(size), Outcome(before), _CALM).again
+    assert settle(again, Outcome(Verdict.CONFLICT), _CALM) == Settlement()
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        None,
+        Outcome(Verdict.REJECTED),
+        Outcome(Verdict.TOO_LARGE),
+        Outcome(Verdict.CONFLICT),
+        Outcome(Verdict.UNAVAILABLE, "no connection", sent=False),
+    ],
+    ids=str,
+)
+def test_a_conflict_about_what_was_never_stored_is_the_events_fault(before: Outcome | None) -> None:
+    batch = settle(_parcel(2), before, _CALM).again[0].singles()[0] if before else _parcel(1)
+    settlement = settle(batch, Outcome(Verdict.CONFLICT), _CALM)
+    assert [reason for _, reason in settlement.dropped] == [DropReason.REJECTED]
+
+
+def test_a_conflict_about_part_of_what_was_sent_before_asks_for_each_event() -> None:
+    """The part has a key of its own, so it does not say that all its events are stored."""
+    whole = _parcel(6, attempts=_PATIENCE)
+    half, _ = settle(whole, Outcome(Verdict.FAILED), _CALM).again
+    single, pair = settle(half, Outcome(Verdict.CONFLICT), _CALM).again
+    assert settle(single, Outcome(Verdict.CONFLICT), _CALM) == Settlement()
+    assert _again(settle(pair, Outcome(Verdict.CONFLICT), _CALM)) == [[1], [2]]
+
+
+def test_a_conflict_about_an_array_that_was_not_acknowledged_is_a_delivery() -> None:
+    for single in settle(_parcel(3), Outcome(Verdict.NO_BATCHES), _CALM).again:
+        assert settle(single, Outcome(Verdict.CONFLICT), _CALM) == Settlement()
+
+
+@pytest.mark.parametrize("verdict", _UNCERTAIN)
+def test_in_the_last_chance_what_failed_goes_behind_what_was_not_tried(verdict: Verdict) -> None:
+    settlement = settle(_parcel(1), Outcome(verdict), replace(_CALM, is_last=True))
+    assert [part.due for part in settlement.again] == [50.0]
+
+
+@pytest.mark.parametrize("verdict", [Verdict.FAILED, Verdict.REFUSED])
+def test_in_the_last_chance_a_batch_is_halved_at_once(verdict: Verdict) -> None:
+    settlement = settle(_parcel(5), Outcome(verdict), replace(_CALM, is_last=True))
+    assert _again(settlement) == [[0, 1], [2, 3, 4]]

@@ -24,13 +24,14 @@ from otel_analytics.events import EncodedEvent
 
 _NOW = 1_700_000_000.125
 
-_REFUSED = {401, 403, 404, 405, 407, 410, 421, 501, *range(300, 400)}
+_REFUSED = {501, *range(300, 500)}  # what is unknown keeps the events
 _UNAVAILABLE = {429, 503}
 _FAILED = {408, 425, 500, 502, *range(504, 600), *range(100, 200)}
 _EXPECTED_SINGLE = {
-    **dict.fromkeys(range(100, 600), Verdict.REJECTED),
     **dict.fromkeys(range(200, 300), Verdict.ACCEPTED),
     **dict.fromkeys(_REFUSED, Verdict.REFUSED),
+    **dict.fromkeys((400, 422), Verdict.REJECTED),
+    409: Verdict.CONFLICT,
     **dict.fromkeys(_FAILED, Verdict.FAILED),
     **dict.fromkeys(_UNAVAILABLE, Verdict.UNAVAILABLE),
     413: Verdict.TOO_LARGE,
@@ -56,6 +57,11 @@ def test_a_status_of_no_class_is_a_fault_of_the_server(status: int) -> None:
 def test_415_to_a_compressed_request_is_about_the_compression(count: int) -> None:
     request = Request("/", {"Content-Encoding": "gzip"}, b"")
     assert interpret(Answer(415), request, count, unix_now=_NOW).verdict is Verdict.NO_GZIP
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_409_to_a_request_that_a_broken_connection_had_sent_before_is_a_delivery(count: int) -> None:
+    assert _outcome(Answer(409, repeated=True), count) == Outcome(Verdict.ACCEPTED)
 
 
 @pytest.mark.parametrize(("reached", "verdict"), [(True, Verdict.FAILED), (False, Verdict.UNAVAILABLE)])

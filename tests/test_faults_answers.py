@@ -20,6 +20,7 @@ from otel_analytics.testing import (
     FaultyCollector,
     Garbage,
     HalfClose,
+    Hang,
     LostAcknowledgement,
     Redirect,
     ResetAtOnce,
@@ -94,7 +95,9 @@ def test_a_storm_of_errors_is_waited_out(quick_client: QuickClient, status: int,
 
 
 @pytest.mark.parametrize("batching", ["off", "on"])
-@pytest.mark.parametrize("status", [301, 302, 401, 403, 404, 405, 407, 410, 421])
+@pytest.mark.parametrize(
+    "status", [301, 302, 401, 402, 403, 404, 405, 406, 407, 410, 411, 415, 418, 426, 428, 431, 451, 499]
+)
 def test_a_wrong_key_or_url_keeps_the_events_until_it_is_right(
     quick_client: QuickClient, caplog: pytest.LogCaptureFixture, status: int, batching: str
 ) -> None:
@@ -133,7 +136,7 @@ def test_a_redirect_is_not_followed(quick_client: QuickClient, status: int) -> N
         assert elsewhere.connections == 0
 
 
-@pytest.mark.parametrize("status", [400, 402, 409, 422, 451])
+@pytest.mark.parametrize("status", [400, 409, 422])
 def test_an_invalid_event_is_dropped_alone(quick_client: QuickClient, status: int) -> None:
     with FaultyCollector(Answer(status)) as collector:
         client = quick_client(collector.url)
@@ -142,6 +145,22 @@ def test_an_invalid_event_is_dropped_alone(quick_client: QuickClient, status: in
         assert client.stats().delivered == 4
         assert client.stats().dropped == {"rejected": 1}
         assert len(collector.event_ids()) == 4
+
+
+@pytest.mark.parametrize("batching", ["off", "on"])
+@pytest.mark.parametrize("lost", [LostAcknowledgement(), Hang()], ids=str)
+def test_409_to_a_repeated_key_is_a_delivery(
+    quick_client: QuickClient, lost: Behaviour, batching: str
+) -> None:
+    """A collector that knows its keys answers so to what it has stored already."""
+    with FaultyCollector(Accept(), lost, then=Answer(409)) as collector:
+        client = quick_client(collector.url, batching=batching, max_connections=1)
+        track(client, 1)
+        assert client.flush(3_000)
+        track(client, 3 if batching == "on" else 1)
+        assert client.flush(3_000)
+        stats = client.stats()
+        assert (stats.delivered, stats.dropped) == (stats.accepted, {})
 
 
 def test_one_event_that_is_always_refused_does_not_hold_up_its_lane(quick_client: QuickClient) -> None:

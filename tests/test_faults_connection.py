@@ -195,6 +195,27 @@ def test_a_connection_whose_answers_are_whole_is_kept(
     assert len(bodies) == len(connections) == 1
 
 
+def test_a_connection_does_not_grow_old() -> None:
+    passed = 0.0
+    with FaultyCollector() as collector:
+        sending = Transport(collector.url, None, lambda: time.monotonic() + passed)
+        for seconds, connections in [(0, 1), (40, 1), (40, 2), (40, 2), (40, 3)]:
+            passed += seconds
+            assert isinstance(send(sending, _REQUEST, 5), Answer)
+            assert collector.connections == connections
+        sending.close()
+
+
+def test_a_connection_from_before_a_moment_is_not_used_again() -> None:
+    with FaultyCollector() as collector:
+        sending = Transport(collector.url, None)
+        for _ in range(2):
+            assert isinstance(send(sending, _REQUEST, 5, time.monotonic()), Answer)
+        send(sending, _REQUEST, 5, time.monotonic() - 5)
+        assert collector.connections == 2
+        sending.close()
+
+
 def test_an_answer_too_many_delivers_nothing(quick_client: QuickClient) -> None:
     """The second request is refused; an answer left over from the first would have had it delivered."""
     statuses = iter([b"200 OK", b"503 Busy", b"200 OK"])

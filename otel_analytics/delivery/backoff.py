@@ -17,7 +17,7 @@ class RetryPolicy:
 
     Args:
         initial: Longest first delay, seconds; it doubles with each failure in a row.
-        ceiling: Longest delay, seconds; also the delay while the collector refuses key or URL.
+        ceiling: Longest delay, seconds.
         retry_after_ceiling: Most that a collector's ``Retry-After`` is obeyed, seconds.
     """
 
@@ -25,17 +25,20 @@ class RetryPolicy:
     ceiling: float = 30.0
     retry_after_ceiling: float = 300.0
 
-    def delay(self, failures: int, dice: float, retry_after: float | None = None) -> float:
+    def delay(
+        self, failures: int, dice: float, retry_after: float | None = None, longest: float = math.inf
+    ) -> float:
         """Return seconds to wait after ``failures`` in a row.
 
         Args:
             failures: 1 or more.
             dice: A random number in [0, 1).
             retry_after: What the collector asked for, seconds; a floor of the delay.
+            longest: Most seconds that may be drawn, where somebody waits.
         """
-        longest = min(self.ceiling, self.initial * 2.0 ** min(failures - 1, 32))
+        most = min(self.ceiling, longest, self.initial * 2.0 ** min(failures - 1, 32))
         floor = min(retry_after or 0.0, self.retry_after_ceiling)
-        return max(dice * longest, floor)
+        return max(dice * most, floor)
 
 
 def parse_retry_after(text: str | None, unix_now: float) -> float | None:
@@ -68,10 +71,12 @@ def _seconds_until(http_date: str, unix_now: float) -> float:
 
 
 class Gate:
-    """Whether a request may go to one URL: closed after a failure, opened by time, by a flush or by the exit.
+    """Whether a request may go to one URL: closed after failures, opened by time, by a flush or by the exit.
 
     Failures in a row count once for all requests that were in flight together. While there is a failure not
-    yet followed by a success, one request at a time tells whether the collector is well again.
+    yet followed by a success, one request at a time tells whether the collector is well again. The first one
+    after a success says little about the URL: it may have been one bad replica, or a deployment. So it closes
+    nothing, but where the collector asks for patience.
     """
 
     def __init__(self, policy: RetryPolicy) -> None:
@@ -91,20 +96,18 @@ class Gate:
         self.opens_at = -math.inf
         self._obeying = False
 
-    def failed(self, sent_at: float, now: float, dice: float, retry_after: float | None) -> None:
-        """Close for a while that grows with each failure in a row."""
+    def failed(
+        self, sent_at: float, now: float, dice: float, retry_after: float | None, longest: float = math.inf
+    ) -> None:
+        """Close for a while that grows with each failure in a row; for the arguments see `RetryPolicy`."""
         if sent_at >= self._failed_at:
             self.failures += 1
             self._failed_at = now
-        delay = self._policy.delay(max(self.failures, 1), dice, retry_after)
+        if self.successes and self.failures <= 1 and retry_after is None:
+            return
+        delay = self._policy.delay(max(self.failures, 1), dice, retry_after, longest)
         self._obeying = self._obeying or retry_after is not None
         self.opens_at = max(self.opens_at, now + delay)
-
-    def refused(self, sent_at: float, now: float) -> None:
-        """Close for the longest delay: key or URL are wrong, and somebody has to mend that first."""
-        self.failed(sent_at, now, 0.0, None)
-        self.opens_at = max(self.opens_at, now + self._policy.ceiling)
-        self._obeying = True
 
     def shorten_delay(self) -> None:
         """Shorten a drawn delay to the first one, for a flush; what the collector asked for stands."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from otel_analytics.contract import Kind
@@ -34,8 +34,9 @@ class Batch:
         entries: At least one.
         attempts: Requests already made for it.
         due: Earliest next attempt, monotonic seconds.
-        successes_seen: Its gate's successes at its last failure: others that got through since then
-            make this batch the suspect.
+        successes_seen: Its gate's successes at its latest attempt: others that got through since then
+            make this batch the suspect, where it fails again.
+        sent_among: How many events the latest request had that may have stored these; 0: none may.
     """
 
     kind: Kind
@@ -43,10 +44,16 @@ class Batch:
     attempts: int = 0
     due: float = float("-inf")
     successes_seen: int = 0
+    sent_among: int = 0
 
     def is_suspect(self, successes: int) -> bool:
         """Whether it has failed and others got through since."""
         return self.attempts > 0 and successes > self.successes_seen
+
+    @property
+    def may_be_stored(self) -> bool:
+        """Whether a request with all of these, or with more than this lone one, may have stored them."""
+        return self.sent_among > 0 and len(self.entries) in {1, self.sent_among}
 
     @property
     def bodies(self) -> list[bytes]:
@@ -55,7 +62,7 @@ class Batch:
 
     def with_entries(self, entries: tuple[Entry, ...]) -> Batch:
         """Return the same batch with some of its entries only."""
-        return Batch(self.kind, entries, self.attempts, self.due, self.successes_seen)
+        return replace(self, entries=entries)
 
     def halves(self) -> tuple[Batch, ...]:
         """Return two batches of half the entries, or itself where there is one entry."""

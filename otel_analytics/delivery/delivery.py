@@ -19,10 +19,10 @@ from otel_analytics.config import Config
 from otel_analytics.delivery.batch import Batch
 from otel_analytics.delivery.hooks import DropNotices, approve
 from otel_analytics.delivery.http.negotiation import Negotiation
-from otel_analytics.delivery.http.transport import Transport
+from otel_analytics.delivery.http.transport import TlsFiles, Transport
 from otel_analytics.delivery.http.wire import Outcome, Verdict
 from otel_analytics.delivery.life import Life
-from otel_analytics.delivery.logs import RateLimitedLog
+from otel_analytics.delivery.logs import RateLimitedLog, Secrets
 from otel_analytics.delivery.queue.ledger import DropReason, Ledger, LedgerSnapshot
 from otel_analytics.delivery.queue.memory import MemoryQueue, Queue
 from otel_analytics.delivery.schedule import Schedule
@@ -71,6 +71,7 @@ class Delivery:
         self._shutting_down = threading.Lock()
         self._ledger = Ledger()
         self._last_problem = ""
+        self._secrets = Secrets([config.write_key or "", *config.headers.values()])
         self._log = RateLimitedLog(around.clock)
         self._notices = DropNotices(config.on_drop, self._log)
         self._queue = _queue(config, around, self._log, self._notices, self._life, self._ledger)
@@ -79,7 +80,9 @@ class Delivery:
             self._queue,
             Schedule(self._queue, Negotiation(config), throttle, self._life),
             self._life,
-            lambda: Transport(config.endpoint, config.write_key, around.clock),
+            lambda: Transport(
+                config.endpoint, config.write_key, around.clock, headers=config.headers, tls=tls_files(config)
+            ),
             self._log,
             self._report,
             timeout=config.timeout_millis / 1000,
@@ -243,15 +246,40 @@ class Delivery:
         """Tell the operator, once a minute for each cause, and `on_drop`."""
         if outcome.verdict in _TROUBLE:
             level, text = _TROUBLE[outcome.verdict]
-            self._last_problem = outcome.reason
+            self._last_problem = self._secrets.hidden(_with(outcome.reason, outcome.stated))
             name = outcome.verdict.name.lower()
-            self._log.tell(name, len(batch.entries), text % outcome.reason, level)
-        for reason in {reason for _, reason in settlement.dropped}:
-            events = [entry.event for entry, why in settlement.dropped if why is reason]
-            self._notices.add(reason, events)
-            text = f"an event is dropped: the collector answered {outcome.reason}"
+            self._log.tell(name, len(batch.entries), text % self._last_problem, level)
+        if outcome.is_page:
+            self._log.tell_once("page", _PAGE)
+        for (reason, said), events in _losses(batch, outcome, settlement).items():
+            stated = self._secrets.hidden(said)
+            self._notices.add(reason, events, stated)
+            text = f"an event is dropped: the collector answered {_with(outcome.reason, stated)}"
             self._log.tell(reason.value, len(events), text)
         self._log.emit()
+
+
+def tls_files(config: Config) -> TlsFiles:
+    """Return the files that the options name."""
+    return TlsFiles(config.certificate, config.client_certificate, config.client_key)
+
+
+def _losses(
+    batch: Batch, outcome: Outcome, settlement: Settlement
+) -> Mapping[tuple[DropReason, str], Sequence[EncodedEvent]]:
+    """Return the events given up, by why and by what the collector says of it."""
+    if not settlement.dropped:
+        return {}
+    indices = {entry.sequence: index for index, entry in enumerate(batch.entries)}
+    losses: dict[tuple[DropReason, str], list[EncodedEvent]] = {}
+    for entry, reason in settlement.dropped:
+        stated = outcome.stated_of(indices[entry.sequence])
+        losses.setdefault((reason, stated), []).append(entry.event)
+    return losses
+
+
+def _with(reason: str, stated: str) -> str:
+    return f"{reason} ({stated})" if stated else reason
 
 
 def check_spool(path: str) -> None:
@@ -315,6 +343,10 @@ _REFUSALS = {
     DropReason.ANONYMOUS: "an engagement of nobody known is dropped, since anonymous_user_id is empty",
 }
 
+_PAGE = (
+    "the collector answers with an HTML page: usually that is a login form or a proxy, which stores nothing;"
+    " check endpoint"
+)
 _DOWN = "the collector is unavailable (%s); events wait and are sent again"
 _TROUBLE: Mapping[Verdict, tuple[int, str]] = {
     Verdict.UNAVAILABLE: (logging.WARNING, _DOWN),

@@ -14,14 +14,18 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from otel_analytics.delivery.logs import RateLimitedLog
 from otel_analytics.delivery.queue.ledger import DropReason
 from otel_analytics.errors import FOREIGN_ERRORS, EventError
 from otel_analytics.events import EncodedEvent, Event, decode
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 BeforeSend = Callable[[Event], Event | None]
-OnDrop = Callable[[str, Sequence[Event]], object]
+OnDrop = Callable[["StatedReason", Sequence[Event]], object]
 
 _MOST_WAITING = 10_000  # events
 _IDLE_SECONDS = 1.0
@@ -42,6 +46,27 @@ def approve(event: Event, before_send: BeforeSend, log: RateLimitedLog) -> Event
         return None
 
 
+class StatedReason(str):
+    """Why events were dropped: a word of `DropReason`, which may have words of the collector beside it.
+
+    Args:
+        word: Its value as text.
+        stated: What the collector said of it, an attribute of the same name; empty: nothing.
+    """
+
+    __slots__ = ("stated",)
+    stated: str
+
+    def __new__(cls, word: str, stated: str = "") -> Self:
+        """Hold both."""
+        reason = super().__new__(cls, word)
+        reason.stated = stated
+        return reason
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r}, {self.stated!r})"
+
+
 class DropNotices:
     """Calls `on_drop` on a thread of its own, started with a loss, and ended where none came for a second.
 
@@ -55,7 +80,7 @@ class DropNotices:
     def __init__(self, on_drop: OnDrop | None, log: RateLimitedLog) -> None:
         self._on_drop = on_drop
         self._log = log
-        self._waiting: deque[tuple[str, EncodedEvent]] = deque(maxlen=_MOST_WAITING)
+        self._waiting: deque[tuple[str, str, EncodedEvent]] = deque(maxlen=_MOST_WAITING)
         self._wake: queue.SimpleQueue[None] = (
             queue.SimpleQueue()
         )  # its `put` is atomic, whatever interrupts it
@@ -64,13 +89,16 @@ class DropNotices:
         self._thread: threading.Thread | None = None
         self._calls = 0
 
-    def add(self, reason: DropReason, events: Sequence[EncodedEvent]) -> None:
-        """Tell of dropped events, without waiting; may be called under a lock."""
+    def add(self, reason: DropReason, events: Sequence[EncodedEvent], stated: str = "") -> None:
+        """Tell of dropped events, and of what the collector said, without waiting.
+
+        May be called under a lock.
+        """
         if self._on_drop is None or not events:
             return
         with self._lock:
             missed = max(len(self._waiting) + len(events) - _MOST_WAITING, 0)
-            self._waiting.extend((reason.value, event) for event in events)
+            self._waiting.extend((reason.value, stated, event) for event in events)
         if missed:
             self._log.defer("on_drop_slow", missed, "on_drop is too slow to hear of every dropped event")
         self._start()
@@ -132,18 +160,18 @@ class DropNotices:
                     self._calls -= 1
                     self._heard.notify_all()
 
-    def _next(self) -> tuple[str, list[EncodedEvent]] | None:
+    def _next(self) -> tuple[StatedReason, list[EncodedEvent]] | None:
         with self._lock:
             if not self._waiting:
                 return None
             self._calls += 1
-            reason = self._waiting[0][0]
+            reason = self._waiting[0][:2]
             events = []
-            while self._waiting and self._waiting[0][0] == reason:
-                events.append(self._waiting.popleft()[1])
-        return reason, events
+            while self._waiting and self._waiting[0][:2] == reason:
+                events.append(self._waiting.popleft()[2])
+        return StatedReason(*reason), events
 
-    def _call(self, on_drop: OnDrop, reason: str, encoded: Sequence[EncodedEvent]) -> None:
+    def _call(self, on_drop: OnDrop, reason: StatedReason, encoded: Sequence[EncodedEvent]) -> None:
         try:
             events = [decode(event) for event in encoded]
             on_drop(reason, events)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from otel_analytics.errors import FOREIGN_ERRORS
@@ -18,6 +18,8 @@ from otel_analytics.errors import FOREIGN_ERRORS
 logger = logging.getLogger("otel_analytics")
 
 _QUIET_SECONDS = 60.0
+_SHORTEST = 4
+_LONGEST = 200
 
 
 @dataclass
@@ -25,6 +27,25 @@ class _Tally:
     said_at: float = float("-inf")
     unsaid: int = 0
     total: int = 0
+
+
+class Secrets:
+    """What no line may show, whoever repeats it.
+
+    Args:
+        texts: The values of headers, the key among them.
+    """
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        parts = {part for text in texts for part in (text, *text.split())}
+        # The longest first: one may hold another. What is shorter is a number or a word, and no secret.
+        self._parts = sorted((part for part in parts if len(part) >= _SHORTEST), key=len, reverse=True)
+
+    def hidden(self, text: str) -> str:
+        """Return a text without them, and no longer than a sentence."""
+        for part in self._parts:
+            text = text.replace(part, "<hidden>")
+        return text[:_LONGEST]
 
 
 class RateLimitedLog:
@@ -38,6 +59,7 @@ class RateLimitedLog:
         self._clock = clock
         self._lock = threading.Lock()
         self._tallies: dict[str, _Tally] = {}
+        self._told: set[str] = set()
         self._deferred: deque[tuple[int, str]] = deque()
 
     def tell(self, reason: str, count: int, text: str, level: int = logging.WARNING) -> None:
@@ -58,6 +80,14 @@ class RateLimitedLog:
         if tally is not None:
             now, total = tally
             self._deferred.append((level, f"{text} ({reason}: {now} now, {total} in all)"))
+
+    def tell_once(self, what: str, text: str) -> None:
+        """Log a warning the first time that it is due; never under a lock."""
+        with self._lock:
+            if what in self._told:
+                return
+            self._told.add(what)
+        log_safely(logging.WARNING, "%s", text)
 
     @property
     def has_deferred(self) -> bool:

@@ -36,6 +36,8 @@ class Schedule:
         self._negotiation = negotiation
         self._life = life
         self._flush_through = 0  # the sequence up to which events do not wait for others to travel with
+        self._probes = False  # whether what waits out a delay of its own goes once more, for a flush
+        self._asked_until = -math.inf  # by the collector, for some events of a batch
         # What would change the last answer, were it put into the queue.
         self._awaited: Collection[Kind] = tuple(Kind)
         self._awaited_events, self._awaited_bytes = 1.0, math.inf
@@ -69,25 +71,33 @@ class Schedule:
         """Whether the collector takes gzip."""
         return self._negotiation.plan(now).gzip
 
-    def flush(self) -> None:
+    def begin_flush(self) -> None:
         """Let nothing accepted so far wait for others to travel with, or out a drawn delay."""
         self._flush_through = max(self._flush_through, self._queue.newest())
-        self.throttle.shorten_delay()
+        self._probes = not self._life.is_ending
+        self.throttle.begin_flush()
+
+    def end_flush(self) -> None:
+        """Hurry no longer: for each `begin_flush`."""
+        self.throttle.end_flush()
 
     def begin_last_chance(self, deadline: float) -> None:
         """Send what is left without backoff, in the time until the deadline."""
         if self._life.begin_last_chance(deadline):
             self.throttle.reopen()
             self._queue.release_parked()
+            self._probes = False
+            if self._has_fresh():
+                self._queue.reschedule(deadline)  # first what was not tried
 
     def is_done(self, mark: Any, now: float) -> bool:
-        """Whether all up to a mark is settled, or had its last chance: nothing more will come of waiting."""
+        """Whether all up to a mark is settled, or had its last chance: nothing more will come of waiting.
+
+        What was not tried has its chance until the time is over, whatever became of the others.
+        """
         if self._queue.is_settled(mark):
             return True
-        if not (self._life.is_ending and self.throttle.is_still()):
-            return False
-        plan = self._negotiation.plan(now)
-        return self._queue.ready_at(plan, self.throttle.kinds_not_given_up()) == math.inf
+        return self._life.is_ending and self._parked_until(now) > now
 
     def conclude(
         self, batch: Batch, result: Answer | NoAnswer, outcome: Outcome, sent_at: float, now: float
@@ -103,9 +113,23 @@ class Schedule:
             self._negotiation.too_large(sum(map(len, batch.bodies)))
         self.throttle.returned(batch)
         self.throttle.judge(batch, outcome, sent_at, now)
-        settlement = settle(batch, outcome, self.throttle.circumstances(batch, outcome, now))
+        circumstances = self.throttle.circumstances(batch, outcome, now)
+        if outcome.retry_after:
+            self._asked_until = max(self._asked_until, circumstances.own_due)
+        settlement = settle(batch, outcome, circumstances)
         self._queue.settle(batch, settlement)
+        if self._life.is_ending and now < self._parked_until(now) < math.inf:
+            self._queue.reschedule(-math.inf)
         return settlement
+
+    def _parked_until(self, now: float) -> float:
+        """Return until when all that the exit has left waits, since each was tried; infinity: for ever.
+
+        The past, where something was not tried yet.
+        """
+        if not self.throttle.is_still() or self._queue.holds(self.throttle.kinds_reachable(), 1, math.inf):
+            return -math.inf
+        return self._queue.ready_at(self._negotiation.plan(now), self.throttle.kinds_not_given_up())
 
     def _batch(self, now: float) -> Batch | float:
         plan = self._negotiation.plan(now)
@@ -120,6 +144,10 @@ class Schedule:
         self._awaited, self._awaited_bytes = kinds, math.inf
         self._awaited_events = 1
         batch = self._queue.take(plan, now, self._flush_through, kinds)
+        if batch is None and self._may_probe(now):
+            self._probes = False
+            self._queue.reschedule(now)
+            batch = self._queue.take(plan, now, self._flush_through, kinds)
         if batch is not None:
             return batch
         ready_at = self._queue.ready_at(plan, kinds)
@@ -127,3 +155,12 @@ class Schedule:
             self._awaited_bytes = plan.max_bytes
             self._awaited_events = plan.max_events
         return min(ready_at, opens_at)
+
+    def _may_probe(self, now: float) -> bool:
+        """Whether only what is parked is left, which may be what the collector cannot take."""
+        return (
+            self._probes and now >= self._asked_until and self.throttle.is_still() and not self._has_fresh()
+        )
+
+    def _has_fresh(self) -> bool:
+        return self._queue.holds(tuple(Kind), 1, math.inf)

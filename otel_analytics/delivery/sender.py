@@ -25,7 +25,15 @@ from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, detach,
 from otel_analytics.delivery.backoff import RetryPolicy
 from otel_analytics.delivery.batch import Batch
 from otel_analytics.delivery.http.transport import Transport
-from otel_analytics.delivery.http.wire import Answer, NoAnswer, Outcome, Request, build_request, interpret
+from otel_analytics.delivery.http.wire import (
+    UNWELL,
+    Answer,
+    NoAnswer,
+    Outcome,
+    Request,
+    build_request,
+    interpret,
+)
 from otel_analytics.delivery.life import Life
 from otel_analytics.delivery.logs import RateLimitedLog, log_safely, logger
 from otel_analytics.delivery.queue.memory import Queue
@@ -181,14 +189,18 @@ class Sender:
                 return self._schedule.is_done(mark, self._around.clock())
 
         with self._lock:
-            self._schedule.flush()
+            self._schedule.begin_flush()
         self._wake_transports()
-        if not done() and self._thread is None and not self._start_thread():
-            # The interpreter is shutting down and starts no threads any more: this one does the work.
-            self._work(done, deadline)
-        with self._settled:
-            while not done() and (left := deadline - self._around.clock()) > 0:
-                self._settled.wait(min(left, _LOOK_SECONDS))
+        try:
+            if not done() and self._thread is None and not self._start_thread():
+                # The interpreter is shutting down and starts no threads any more: this one does the work.
+                self._work(done, deadline)
+            with self._settled:
+                while not done() and (left := deadline - self._around.clock()) > 0:
+                    self._settled.wait(min(left, _LOOK_SECONDS))
+        finally:
+            with self._lock:
+                self._schedule.end_flush()
         settled = self._queue.is_settled(mark)
         self._log.emit()
         return settled
@@ -273,7 +285,6 @@ class Sender:
 
     def _send_what_may_go(self, transport: Transport, deadline: float) -> float | None:
         """Begin all requests that may go out now; return until when to wait, `None` where no time is left."""
-        transport.look()
         while True:
             with self._lock:
                 now = self._around.clock()
@@ -284,13 +295,16 @@ class Sender:
                 return min(step, deadline)
             compress = self._schedule.compresses(now)
             request = build_request(step, compress=compress, unix_now=self._around.wall_clock())
-            transport.start(request, max(min(self._timeout, deadline - now), 0.001), (step, now, request))
+            timeout = max(min(self._timeout, deadline - now), 0.001)
+            transport.start(request, timeout, (step, now, request), self._schedule.throttle.connected_since)
 
     def _take_answers(self, transport: Transport, until: float) -> None:
-        for (batch, sent_at, request), result in transport.wait(until):
-            self._conclude(batch, request, sent_at, result)
+        for (batch, sent_at, request), result, connection in transport.wait(until):
+            outcome = self._conclude(batch, request, sent_at, result)
+            if outcome.verdict in UNWELL and connection is not None:
+                transport.leave(connection)
 
-    def _conclude(self, batch: Batch, request: Request, sent_at: float, result: Answer | NoAnswer) -> None:
+    def _conclude(self, batch: Batch, request: Request, sent_at: float, result: Answer | NoAnswer) -> Outcome:
         outcome = interpret(result, request, len(batch.entries), unix_now=self._around.wall_clock())
         if logger.isEnabledFor(logging.DEBUG):
             values = len(batch.entries), batch.kind.value, outcome.verdict.name
@@ -300,3 +314,4 @@ class Sender:
             settlement = self._schedule.conclude(batch, result, outcome, sent_at, self._around.clock())
             self._settled.notify_all()
         self._report(batch, outcome, settlement)
+        return outcome

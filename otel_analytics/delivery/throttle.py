@@ -13,14 +13,16 @@ from otel_analytics.contract import Kind
 from otel_analytics.delivery.backoff import Gate, RetryPolicy
 from otel_analytics.delivery.batch import Batch
 from otel_analytics.delivery.http.negotiation import Plan
-from otel_analytics.delivery.http.wire import Outcome, Verdict
+from otel_analytics.delivery.http.wire import UNWELL, Outcome, Verdict
 from otel_analytics.delivery.life import Life
 from otel_analytics.delivery.settlement import Circumstances
 
 _BATCHES_IN_FLIGHT = 2
 _PROGRESS_SECONDS = 2.0  # without an answer for longer, the collector is not taking events
-_LAST_FAILURES = 3  # in a row, after which the exit stops waiting for the collector
-_UNWELL = frozenset({Verdict.UNAVAILABLE, Verdict.FAILED, Verdict.REFUSED})
+_LAST_FAILURES = 3  # in a row, after which the exit tries nothing twice
+_LAST_DELAY = 0.05  # seconds, the longest that the exit draws
+_FLUSH_DELAYS = 4.0  # the longest that is drawn while somebody waits in a flush, in first delays
+_BAD_REPLICA = 2  # failures in a row, after which connections of before are taken to lead to the same one
 
 
 class Throttle:
@@ -30,7 +32,7 @@ class Throttle:
         max_connections: Most requests in flight.
         policy: How long to wait after failures.
         dice: Random numbers in [0, 1).
-        life: In whose last chance nothing is tried twice for its own fault.
+        life: In whose last chance nothing waits long.
     """
 
     def __init__(
@@ -43,7 +45,8 @@ class Throttle:
         self._in_flight = dict.fromkeys(Kind, 0)
         self._progress_at = -math.inf
         self._life = life
-        self._given_up: set[Kind] = set()
+        self._flushes = 0
+        self.connected_since = -math.inf  # older connections are not used again
 
     def is_busy(self, plan: Plan) -> bool:
         """Return whether as many requests are in flight as may be; until the first answer, just one may."""
@@ -77,23 +80,36 @@ class Throttle:
             waiting_since: Since when somebody waits; until then it may itself have kept the threads from
                 running, so they get half the time from there in any case.
         """
-        if any(gate.failures for gate in self._gates.values()):
+        if any(gate.opens_at > -math.inf for gate in self._gates.values()):
             return -math.inf
         return max(waiting_since + _PROGRESS_SECONDS / 2, self._progress_at + _PROGRESS_SECONDS)
 
-    def shorten_delay(self) -> None:
-        """Shorten drawn delays, for a flush."""
+    def begin_flush(self) -> None:
+        """Shorten drawn delays, and draw no long ones while somebody waits."""
+        self._flushes += 1
         for gate in self._gates.values():
             gate.shorten_delay()
+
+    def end_flush(self) -> None:
+        """Let delays be as long as they are again."""
+        self._flushes -= 1
 
     def reopen(self) -> None:
         """Open all gates, for the last chance."""
         for gate in self._gates.values():
             gate.reopen()
 
+    def kinds_reachable(self) -> Collection[Kind]:
+        """Return the kinds that may be sent before the end: none that the collector asked to wait longer."""
+        return [kind for kind, gate in self._gates.items() if gate.opens_at <= self._life.deadline]
+
     def kinds_not_given_up(self) -> Collection[Kind]:
-        """Return the kinds for which the exit still expects something of the collector."""
-        return self._gates.keys() - self._given_up
+        """Return those of them for which the exit tries again what has failed."""
+        return [kind for kind in self.kinds_reachable() if not self.gives_up(kind)]
+
+    def gives_up(self, kind: Kind) -> bool:
+        """Return whether the exit has seen enough of a kind fail, and sends only what was not tried."""
+        return self._life.is_ending and self._gates[kind].failures >= _LAST_FAILURES
 
     def sent(self, batch: Batch, now: float) -> None:
         """Note a request."""
@@ -105,27 +121,42 @@ class Throttle:
         self._in_flight[batch.kind] -= 1
 
     def judge(self, batch: Batch, outcome: Outcome, sent_at: float, now: float) -> None:
-        """Let an outcome open or close the gate of its kind."""
+        """Let an outcome open or close the gate of its kind.
+
+        What has failed before, while others got through since, fails by itself: no evidence about the URL.
+        """
         gate = self._gates[batch.kind]
-        if outcome.verdict is Verdict.REFUSED and not batch.is_suspect(gate.successes):
-            gate.refused(sent_at, now)
-        elif outcome.verdict in _UNWELL:
-            gate.failed(sent_at, now, self._dice(), outcome.retry_after)
-        else:
+        if outcome.verdict not in UNWELL:
             gate.succeeded(sent_at)
             self.note_progress(now)
-        if self._life.is_ending and (gate.failures >= _LAST_FAILURES or gate.opens_at > self._life.deadline):
-            self._given_up.add(batch.kind)
+        elif (
+            outcome.verdict is Verdict.UNAVAILABLE
+            or outcome.retry_after
+            or not batch.is_suspect(gate.successes)
+        ):
+            gate.failed(sent_at, now, self._dice(), outcome.retry_after, self._longest_delay())
+            if gate.failures >= _BAD_REPLICA:
+                self.connected_since = now
 
     def circumstances(self, batch: Batch, outcome: Outcome, now: float) -> Circumstances:
         """Return what the settlement of a batch needs to know."""
-        return Circumstances(self._own_due(batch, outcome, now), self._gates[batch.kind].successes)
+        successes = self._gates[batch.kind].successes
+        return Circumstances(self._own_due(batch, outcome, now), successes, self._life.is_ending)
 
     def _own_due(self, batch: Batch, outcome: Outcome, now: float) -> float:
-        """Return when a batch that may itself be at fault is tried again; at the exit never."""
+        """Return when a batch that may itself be at fault is tried again; at the exit after all others."""
         if self._life.is_ending:
-            return math.inf
+            return self._life.deadline
         if outcome.verdict is Verdict.REFUSED:
             # Others go first when the gate opens: they show whether it was this batch or the whole URL.
             now = max(now, self._gates[batch.kind].opens_at)
-        return now + self._policy.delay(batch.attempts + 1, self._dice(), outcome.retry_after)
+        delay = self._policy.delay(
+            batch.attempts + 1, self._dice(), outcome.retry_after, self._longest_delay()
+        )
+        return now + delay
+
+    def _longest_delay(self) -> float:
+        """Return the most seconds that may be drawn now."""
+        if self._life.is_ending:
+            return _LAST_DELAY
+        return _FLUSH_DELAYS * self._policy.initial if self._flushes else math.inf

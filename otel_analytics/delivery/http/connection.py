@@ -96,10 +96,14 @@ class Connection:
         route: Where it goes.
         addresses: Looks up names.
         time_left: Says how many seconds its request still has; raises `TimeoutError` where it has none.
+        connected_at: Now, monotonic seconds.
     """
 
-    def __init__(self, route: Route, addresses: Addresses, time_left: Callable[[], float]) -> None:
+    def __init__(
+        self, route: Route, addresses: Addresses, time_left: Callable[[], float], connected_at: float
+    ) -> None:
         self.route = route
+        self.connected_at = connected_at
         self.time_left = time_left
         self.socket: socket.socket | None = None
         self.is_reached = False  # whether the collector may have had something of a request

@@ -19,10 +19,12 @@ import ssl
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from importlib.util import find_spec
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import h11
@@ -41,13 +43,30 @@ from otel_analytics.delivery.http.connection import (
     proxy_headers,
 )
 from otel_analytics.delivery.http.wire import Answer, NoAnswer, Request
+from otel_analytics.errors import ConfigError
 
 _IDLE_SECONDS = 30.0
+# As long as load balancers ask for by DNS; what is added or taken away is then noticed.
+_MOST_AGE_SECONDS = 60.0
 _KNOWN_SECONDS = 5.0  # an address; a burst of new connections looks it up once
 _NOTHING = Wait(-1)
 _MOST_HEADS = 2_048
 _FAILURES = (httpx.InvalidURL, OSError, RuntimeError, ValueError)
 _FAILED = (OSError, h11.ProtocolError, ValueError)
+
+
+class TlsFiles(NamedTuple):
+    """PEM files, each `None` where there is none.
+
+    Args:
+        certificate: Whom to trust, instead of whom the system trusts.
+        client_certificate: Who we are, where the collector asks.
+        client_key: Its private key, where that is not in the same file.
+    """
+
+    certificate: str | None = None
+    client_certificate: str | None = None
+    client_key: str | None = None
 
 
 class Exchanged(NamedTuple):
@@ -56,10 +75,12 @@ class Exchanged(NamedTuple):
     Args:
         token: What it was started with.
         result: What came of it.
+        connection: Over which; `None` where there was none.
     """
 
     token: Any
     result: Answer | NoAnswer
+    connection: Connection | None = None
 
 
 class _Watched(NamedTuple):
@@ -72,7 +93,7 @@ class _Watched(NamedTuple):
 class _Exchange:
     """A request on its way."""
 
-    __slots__ = ("asking", "connection", "deadline", "due", "request", "token", "wait")
+    __slots__ = ("asking", "connection", "deadline", "due", "is_repeated", "request", "token", "wait")
 
     def __init__(self, request: Request, token: Any, deadline: float, connection: Connection) -> None:
         self.request = request
@@ -82,6 +103,7 @@ class _Exchange:
         self.asking: Waiting[Answer]
         self.wait = _NOTHING
         self.due = deadline
+        self.is_repeated = False
 
 
 class Transport:
@@ -91,18 +113,29 @@ class Transport:
         endpoint: Base URL, without a trailing slash.
         write_key: Sent as ``X-Write-Key``.
         clock: Monotonic seconds.
+        headers: More of them, which may replace those about this library and the host.
+        tls: How to encrypt.
     """
 
     def __init__(
-        self, endpoint: str, write_key: str | None, clock: Callable[[], float] = time.monotonic
+        self,
+        endpoint: str,
+        write_key: str | None,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        tls: TlsFiles = TlsFiles(),  # noqa: B008 - a tuple
     ) -> None:
         self._endpoint = httpx.URL(endpoint)
         self._clock = clock
         self._route: Route | None = None
         self._targets: dict[str, bytes] = {}
-        self._headers: list[tuple[bytes, bytes]] = [(b"Host", self._endpoint.netloc)]
-        if write_key:
-            self._headers.append((WRITE_KEY.encode(), write_key.encode("ascii")))
+        own = httpx.Headers({"Host": self._endpoint.netloc.decode("ascii")})
+        own.update(headers)
+        own.update({WRITE_KEY: write_key} if write_key else {})
+        self._headers = list(own.raw)
+        self._own = frozenset(own)
+        self._tls = tls
         self._selector = selectors.DefaultSelector()
         self._waker, self._woken = socket.socketpair()
         self._waker.settimeout(0)
@@ -123,28 +156,36 @@ class Transport:
         """How many requests are on their way."""
         return len(self._asked)
 
-    def start(self, request: Request, timeout: float, token: Any = None) -> None:
+    def start(
+        self, request: Request, timeout: float, token: Any = None, connected_since: float = -math.inf
+    ) -> None:
         """Begin to send a request, over a connection that is idle or a new one.
 
         Args:
             request: What to send.
             timeout: Seconds until its answer has to be here, connecting included.
             token: Whatever tells it from others.
+            connected_since: A connection made before that is not used again (monotonic seconds).
         """
         try:
             route = self._route = self._route or self._routed()
         except _FAILURES as error:  # bad certificates, or a bad proxy
             self._over.append(Exchanged(token, NoAnswer(describe(error), reached=False)))
             return
-        self._begin(_Exchange(request, token, self._clock() + timeout, self._connection(route)))
+        now = self._clock()
+        connection = self._connection(route, max(connected_since, now - _MOST_AGE_SECONDS))
+        self._begin(_Exchange(request, token, now + timeout, connection))
 
-    def look(self) -> None:
-        """See which idle connections are over by now, before any is used."""
-        if self._idle and not self._over:
-            self._turn(-math.inf)
+    def leave(self, connection: Connection) -> None:
+        """Do not use a connection again: it may lead to one bad replica of many."""
+        if self._idle.pop(connection, None) is not None:
+            self._drop(connection)
 
     def wait(self, until: float) -> list[Exchanged]:
-        """Return what is over, as soon as anything is; nothing when woken, or at ``until`` (monotonic)."""
+        """Return what is over, as soon as anything is; nothing when woken, or at ``until`` (monotonic).
+
+        Meanwhile idle connections are closed that have ended, or have bytes that nobody asked for.
+        """
         if not self._over:
             self._turn(min((until, *(exchange.due for exchange in self._asked.values()))))
         over, self._over = self._over, []
@@ -183,8 +224,11 @@ class Transport:
 
     def _begin(self, exchange: _Exchange) -> None:
         request, connection = exchange.request, exchange.connection
-        more = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items()).encode("ascii")
-        exchange.asking = connection.exchange(self._head(request.path, len(request.body)), more, request.body)
+        own, headers = self._own, request.headers.items()
+        more = "".join([f"{name}: {value}\r\n" for name, value in headers if name.lower() not in own])
+        exchange.asking = connection.exchange(
+            self._head(request.path, len(request.body)), more.encode("ascii"), request.body
+        )
         self._asked[connection] = exchange
         self._resume(exchange)
 
@@ -255,6 +299,7 @@ class Transport:
             del self._asked[connection]
             self._drop(connection)
             exchange.wait = _NOTHING
+            exchange.is_repeated = True
             exchange.connection = self._new_connection(connection.route)
             self._begin(exchange)
             return
@@ -269,7 +314,9 @@ class Transport:
             self._idle[connection] = self._clock()
         else:
             self._drop(connection)
-        self._over.append(Exchanged(exchange.token, result))
+        if exchange.is_repeated and isinstance(result, Answer):
+            result = replace(result, repeated=True)
+        self._over.append(Exchanged(exchange.token, result, connection))
 
     # Waiting
 
@@ -308,17 +355,18 @@ class Transport:
 
     # Connections
 
-    def _connection(self, route: Route) -> Connection:
+    def _connection(self, route: Route, connected_since: float) -> Connection:
         while self._idle:
             connection, _ = self._idle.popitem()
-            # `look` saw what the sockets hold, but not what TLS has read ahead.
-            if self._endpoint.scheme == "http" or not connection.is_stale():
+            is_young = connection.connected_at >= connected_since
+            # `wait` sees what the sockets hold, but not what TLS has read ahead.
+            if is_young and (self._endpoint.scheme == "http" or not connection.is_stale()):
                 return connection
             self._drop(connection)
         return self._new_connection(route)
 
     def _new_connection(self, route: Route) -> Connection:
-        return Connection(route, self._addresses, self._time_left)
+        return Connection(route, self._addresses, self._time_left, self._clock())
 
     def _time_left(self) -> float:
         """Return the seconds that the request at hand has; asked before anything that repeats without end."""
@@ -334,7 +382,7 @@ class Transport:
         route = Route(
             self._endpoint,
             proxy,
-            _tls_context() if self._endpoint.scheme == "https" else None,
+            _tls_context(self._tls) if self._endpoint.scheme == "https" else None,
             _proxy_tls_context() if proxy is not None and proxy.url.scheme == "https" else None,
         )
         for path in PATHS.values():
@@ -418,26 +466,53 @@ def _import_everything() -> None:
     "localhost".encode("idna")
 
 
-def prepare_tls(endpoint: str) -> None:
+def prepare_tls(endpoint: str, files: TlsFiles = TlsFiles()) -> None:  # noqa: B008 - a tuple
     """Load the certificates that an endpoint needs now, on the thread that configures.
 
     On a sending thread a fork could meet it: OpenSSL's locks, held in that moment, stay held in the child.
-    What is wrong with the certificates is said by the first request.
+    What is wrong with the system's certificates is said by the first request.
+
+    Raises:
+        ConfigError: A file that is named cannot be used.
     """
+    if files.client_key is not None and files.client_certificate is None:
+        raise ConfigError("client_key: is of no use without client_certificate; give both.")
+    _try_tls("certificate", files._replace(client_certificate=None))
+    _try_tls("client_certificate", files._replace(certificate=None))
     url = httpx.URL(endpoint)
     with suppress(*_FAILURES):
         if url.scheme == "https":
-            _tls_context()
+            _tls_context(files)
     with suppress(*_FAILURES):
         proxy = _proxy_for(url)
         if proxy is not None and proxy.url.scheme == "https":
             _proxy_tls_context()
 
 
-@lru_cache(maxsize=1)
-def _tls_context() -> ssl.SSLContext:
+def _try_tls(option: str, files: TlsFiles) -> None:
+    path = getattr(files, option)
+    if path is None:
+        return
+    try:
+        _tls_context(files)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{option}={path!r}: cannot be used ({describe(error)}). Name a PEM file that this process may"
+            " read; its private key, there or in client_key, must not be encrypted."
+        ) from None
+
+
+@lru_cache(maxsize=8)
+def _tls_context(files: TlsFiles) -> ssl.SSLContext:
     """Load the certificates once: it takes tens of milliseconds, and honours SSL_CERT_FILE."""
-    return httpx.create_ssl_context()
+    if files.certificate is None:
+        context = httpx.create_ssl_context()
+    else:
+        context = ssl.create_default_context(cafile=files.certificate)
+    if files.client_certificate is not None:
+        # An empty password, since OpenSSL would ask for one on the terminal.
+        context.load_cert_chain(files.client_certificate, files.client_key, password=lambda: "")
+    return context
 
 
 @lru_cache(maxsize=1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from hashlib import sha256
 
@@ -24,6 +24,7 @@ from otel_analytics.contract import (
 )
 from otel_analytics.delivery.backoff import parse_retry_after
 from otel_analytics.delivery.batch import Batch
+from otel_analytics.delivery.http.reasons import one_line, stated_reason
 
 USER_AGENT = f"otel-analytics-python/{__version__}"
 _WORTH_COMPRESSING = 1_024
@@ -41,11 +42,19 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the collector answered; header names are lower case, the body may be cut at a limit."""
+    """What the collector answered.
+
+    Args:
+        status: The status.
+        headers: Names in lower case.
+        body: May be cut at a limit.
+        repeated: Whether the same request had been sent before, on a connection that broke.
+    """
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    repeated: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,9 +78,14 @@ class Verdict(Enum):
     FAILED = auto()  # unwell, and the event itself may be the cause
     REFUSED = auto()  # wrong key or URL: keep the events, slow down, tell somebody
     REJECTED = auto()  # the event's fault: never again
+    CONFLICT = auto()  # stored already, where it was sent before; otherwise the event's fault
     TOO_LARGE = auto()  # fewer at once; a lone event never again
     NO_BATCHES = auto()  # the same events again, singly
     NO_GZIP = auto()  # the same again, uncompressed
+
+
+UNWELL = frozenset({Verdict.UNAVAILABLE, Verdict.FAILED, Verdict.REFUSED})
+"""The verdicts that are about the collector, or whatever of it a connection leads to."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +95,12 @@ class Outcome:
     Args:
         verdict: What it means.
         reason: Why, for the log; without payload or key.
+        stated: What the collector itself says of it, which may repeat anything.
         retry_after: Seconds the collector asked to wait; beside an acknowledgement, with those in ``again``.
         rejected: Of an accepted batch: the events it rejected, index to its reason.
         again: Of an accepted batch: the indices of those it wants again.
+        sent: Whether the collector may have had the request.
+        is_page: Whether an HTML page came with a success.
     """
 
     verdict: Verdict
@@ -91,38 +108,36 @@ class Outcome:
     retry_after: float | None = None
     rejected: Mapping[int, str] = field(default_factory=dict)
     again: frozenset[int] = frozenset()
+    sent: bool = True
+    stated: str = ""
+    is_page: bool = False
+
+    def stated_of(self, index: int) -> str:
+        """Return what the collector says of one event of the request."""
+        return self.rejected.get(index) or self.stated
 
 
 _BY_STATUS: Mapping[int, Verdict] = {
     400: Verdict.REJECTED,
-    401: Verdict.REFUSED,
-    403: Verdict.REFUSED,
-    404: Verdict.REFUSED,
-    405: Verdict.REFUSED,
-    407: Verdict.REFUSED,
     408: Verdict.FAILED,
-    409: Verdict.REJECTED,
-    410: Verdict.REFUSED,
+    409: Verdict.CONFLICT,
     413: Verdict.TOO_LARGE,
-    421: Verdict.REFUSED,
     422: Verdict.REJECTED,
     425: Verdict.FAILED,
     429: Verdict.UNAVAILABLE,
-    500: Verdict.FAILED,
     501: Verdict.REFUSED,
-    502: Verdict.FAILED,
     503: Verdict.UNAVAILABLE,
-    504: Verdict.FAILED,
 }
 _BY_CLASS: Mapping[int, Verdict] = {
     1: Verdict.FAILED,
     2: Verdict.ACCEPTED,
     3: Verdict.REFUSED,  # never followed: the key must not reach another host
-    4: Verdict.REJECTED,
+    4: Verdict.REFUSED,  # what is not listed above may be about anything, so it costs no event
     5: Verdict.FAILED,
 }
 _BATCH_NOT_TAKEN = frozenset({404, 405, 415, 501})
 _UNSUPPORTED_MEDIA = 415
+_CONFLICT = 409
 
 
 def build_request(batch: Batch, *, compress: bool, unix_now: float) -> Request:
@@ -158,12 +173,18 @@ def idempotency_key(batch: Batch) -> str:
 def interpret(result: Answer | NoAnswer, request: Request, count: int, *, unix_now: float) -> Outcome:
     """Say what the result of a request with ``count`` events means."""
     if isinstance(result, NoAnswer):
-        return Outcome(Verdict.FAILED if result.reached else Verdict.UNAVAILABLE, result.reason)
+        verdict = Verdict.FAILED if result.reached else Verdict.UNAVAILABLE
+        return Outcome(verdict, result.reason, sent=result.reached)
+    if result.status == _CONFLICT and result.repeated:
+        return Outcome(Verdict.ACCEPTED)
     verdict = _verdict(result.status, compressed="Content-Encoding" in request.headers, batch=count > 1)
     retry_after = parse_retry_after(result.headers.get("retry-after"), unix_now)
-    if verdict is Verdict.ACCEPTED and count > 1:
-        return _acknowledged(result.body, count, retry_after)
-    return Outcome(verdict, f"HTTP {result.status}", retry_after)
+    content_type = result.headers.get("content-type", "").lower()
+    if verdict is not Verdict.ACCEPTED:
+        stated = stated_reason(content_type, result.body)
+        return Outcome(verdict, f"HTTP {result.status}", retry_after, stated=stated)
+    outcome = _acknowledged(result.body, count, retry_after) if count > 1 else Outcome(verdict)
+    return replace(outcome, is_page="html" in content_type)
 
 
 def _verdict(status: int, *, compressed: bool, batch: bool) -> Verdict:
@@ -179,8 +200,11 @@ def _acknowledged(body: bytes, count: int, retry_after: float | None) -> Outcome
         failures = read_acknowledgement(body, count)
     except ValueError as error:
         return Outcome(Verdict.NO_BATCHES, str(error))
-    rejected = {failure.index: failure.reason for failure in failures if failure.status == REJECTED}
+    rejected = {f.index: one_line(f.reason) for f in failures if f.status == REJECTED}
     again = frozenset(failure.index for failure in failures if failure.status == RETRY)
     if len(again) == count:
-        return Outcome(Verdict.UNAVAILABLE, "every event of a batch is wanted again", retry_after)
+        stated = one_line(failures[0].reason)
+        return Outcome(
+            Verdict.UNAVAILABLE, "every event of a batch is wanted again", retry_after, stated=stated
+        )
     return Outcome(Verdict.ACCEPTED, "that it rejects it", retry_after, rejected, again)

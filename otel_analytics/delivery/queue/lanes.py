@@ -83,8 +83,12 @@ class Lanes:
 
     def release_parked(self) -> None:
         """Make everything parked due at once."""
+        self.reschedule(-NEVER)
+
+    def reschedule(self, due: float) -> None:
+        """Make everything parked due at one moment."""
         for lane in self._lanes.values():
-            lane.parked = [replace(batch, due=-NEVER) for batch in lane.parked]
+            lane.parked = [replace(batch, due=due) for batch in lane.parked]
 
     def clear(self) -> list[Entry]:
         """Empty the lanes, revoking all leases; return what was in them."""

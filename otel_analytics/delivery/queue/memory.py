@@ -37,7 +37,10 @@ class Queue(Protocol):
         """End a lease; false where it had been revoked."""
 
     def release_parked(self) -> None:
-        """Make everything that waits for another attempt due at once."""
+        """Make everything that waits for another attempt due at once, for the exit."""
+
+    def reschedule(self, due: float) -> None:
+        """Make everything that waits for another attempt due at one moment (monotonic seconds)."""
 
     def abandon(self, reason: DropReason) -> list[Entry]:
         """Let go of whatever is left, revoking all leases; return what is lost by that."""
@@ -140,8 +143,12 @@ class MemoryQueue:
 
     def release_parked(self) -> None:
         """Make everything parked due at once."""
+        self.reschedule(-NEVER)
+
+    def reschedule(self, due: float) -> None:
+        """Make everything parked due at one moment."""
         with self._lock:
-            self._lanes.release_parked()
+            self._lanes.reschedule(due)
 
     def abandon(self, reason: DropReason) -> list[Entry]:
         """Drop whatever is left."""

@@ -72,6 +72,11 @@ class Fallback:
         self._memory.release_parked()
         self._spool.release_parked()
 
+    def reschedule(self, due: float) -> None:
+        """Make everything parked due at one moment."""
+        self._memory.reschedule(due)
+        self._spool.reschedule(due)
+
     def abandon(self, reason: DropReason) -> list[Entry]:
         """Leave rows for others; what memory alone has is lost."""
         self._spool.abandon()

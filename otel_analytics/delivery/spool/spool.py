@@ -194,6 +194,11 @@ class Spool:
             self._settle_rows()
         return is_held
 
+    def reschedule(self, due: float) -> None:
+        """Make everything parked due at one moment."""
+        with self._lock:
+            self._lanes.reschedule(due)
+
     def release_parked(self) -> None:
         """Make everything parked due at once; the backlog in the file is left for another day."""
         with self._lock:
