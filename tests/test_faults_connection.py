@@ -199,7 +199,7 @@ def test_a_connection_does_not_grow_old() -> None:
     passed = 0.0
     with FaultyCollector() as collector:
         sending = Transport(collector.url, None, lambda: time.monotonic() + passed)
-        for seconds, connections in [(0, 1), (40, 1), (40, 2), (40, 2), (40, 3)]:
+        for seconds, connections in [(0, 1), (25, 1), (25, 1), (25, 2), (35, 3)]:
             passed += seconds
             assert isinstance(send(sending, _REQUEST, 5), Answer)
             assert collector.connections == connections

@@ -87,9 +87,14 @@ class Gate:
         self.successes = 0
         self.opens_at = -math.inf
 
-    def succeeded(self, sent_at: float) -> None:
-        """Open: the collector is well; a request sent before it asked for patience does not tell that."""
-        self.successes += 1
+    def succeeded(self, sent_at: float, *, got_through: bool = True) -> None:
+        """Open: the collector is well; a request sent before it asked for patience does not tell that.
+
+        Args:
+            sent_at: When the request was sent, monotonic seconds.
+            got_through: Whether its events were taken or judged, rather than wanted in another form.
+        """
+        self.successes += got_through
         if self._obeying and sent_at < self._failed_at:
             return
         self.failures = 0

@@ -246,7 +246,8 @@ class Delivery:
         """Tell the operator, once a minute for each cause, and `on_drop`."""
         if outcome.verdict in _TROUBLE:
             level, text = _TROUBLE[outcome.verdict]
-            self._last_problem = self._secrets.hidden(_with(outcome.reason, outcome.stated))
+            hidden = self._secrets.hidden
+            self._last_problem = _with(hidden(outcome.reason), hidden(outcome.stated))
             name = outcome.verdict.name.lower()
             self._log.tell(name, len(batch.entries), text % self._last_problem, level)
         if outcome.is_page:

@@ -25,6 +25,9 @@ _FLUSH_DELAYS = 4.0  # the longest that is drawn while somebody waits in a flush
 _BAD_REPLICA = 2  # failures in a row, after which connections of before are taken to lead to the same one
 
 
+_WANTED_OTHERWISE = frozenset({Verdict.NO_BATCHES, Verdict.NO_GZIP, Verdict.TOO_LARGE})
+
+
 class Throttle:
     """Counts requests in flight and remembers failures; the sender's lock guards it.
 
@@ -127,7 +130,7 @@ class Throttle:
         """
         gate = self._gates[batch.kind]
         if outcome.verdict not in UNWELL:
-            gate.succeeded(sent_at)
+            gate.succeeded(sent_at, got_through=outcome.verdict not in _WANTED_OTHERWISE)
             self.note_progress(now)
         elif (
             outcome.verdict is Verdict.UNAVAILABLE
