@@ -111,7 +111,9 @@ class Config:
         "Events waiting in memory, for views and for engagements each.",
     )
     max_connections: int = _option(
-        8, Number(1, 1000, "connections"), "Requests in flight when sending singly."
+        64,
+        Number(1, 1000, "connections"),
+        "Most requests in flight when sending singly; as many as rate and latency ask for.",
     )
     flush_interval_millis: int = _option(
         1000, Number(1, _DAY_MILLIS, "milliseconds"), "Longest wait of an event for a batch to fill."

@@ -19,6 +19,10 @@ from otel_analytics.delivery.queue.memory import Queue
 from otel_analytics.delivery.settlement import Settlement, settle
 from otel_analytics.delivery.throttle import Throttle
 
+# Each wake of the sending thread takes the interpreter from the application, so single events that come one
+# by one leave several at a time.
+_GATHERING_SECONDS = 0.02
+
 
 class Schedule:
     """Answers "send this" or "wait until".
@@ -37,6 +41,8 @@ class Schedule:
         self._life = life
         self._flush_through = 0  # the sequence up to which events do not wait for others to travel with
         self._probes = False  # whether what waits out a delay of its own goes once more, for a flush
+        self._gathers_until = -math.inf  # after single events went: more of them are sent together then
+        self._has_sent = False
         self._asked_until = -math.inf  # by the collector, for some events of a batch
         # What would change the last answer, were it put into the queue.
         self._awaited: Collection[Kind] = tuple(Kind)
@@ -75,6 +81,7 @@ class Schedule:
         """Let nothing accepted so far wait for others to travel with, or out a drawn delay."""
         self._flush_through = max(self._flush_through, self._queue.newest())
         self._probes = not self._life.is_ending
+        self._gathers_until = -math.inf
         self.throttle.begin_flush()
 
     def end_flush(self) -> None:
@@ -83,6 +90,7 @@ class Schedule:
 
     def begin_last_chance(self, deadline: float) -> None:
         """Send what is left without backoff, in the time until the deadline."""
+        self._gathers_until = -math.inf
         if self._life.begin_last_chance(deadline):
             self.throttle.reopen()
             self._queue.release_parked()
@@ -141,6 +149,8 @@ class Schedule:
         kinds, opens_at = self.throttle.open_kinds(now), self.throttle.opens_at(now)
         if not kinds:
             return opens_at
+        if now < self._gathers_until:
+            return self._gathers_until
         self._awaited, self._awaited_bytes = kinds, math.inf
         self._awaited_events = 1
         batch = self._queue.take(plan, now, self._flush_through, kinds)
@@ -149,8 +159,14 @@ class Schedule:
             self._queue.reschedule(now)
             batch = self._queue.take(plan, now, self._flush_through, kinds)
         if batch is not None:
+            self._has_sent = not plan.batches
             return batch
         ready_at = self._queue.ready_at(plan, kinds)
+        if self._has_sent and ready_at == math.inf and not self._is_hurried():
+            self._has_sent = False
+            self._awaited_events = math.inf
+            self._gathers_until = now + _GATHERING_SECONDS
+            return self._gathers_until
         if ready_at < math.inf:  # something waits already: the next to matter is the one that fills a request
             self._awaited_bytes = plan.max_bytes
             self._awaited_events = plan.max_events
@@ -161,6 +177,9 @@ class Schedule:
         return (
             self._probes and now >= self._asked_until and self.throttle.is_still() and not self._has_fresh()
         )
+
+    def _is_hurried(self) -> bool:
+        return self._life.is_ending or self.throttle.is_flushing
 
     def _has_fresh(self) -> bool:
         return self._queue.holds(tuple(Kind), 1, math.inf)

@@ -25,9 +25,14 @@ class Settlement:
 
     def delivered_of(self, batch: Batch) -> list[Entry]:
         """Return the entries of the settled batch that were delivered."""
+        if not (self.again or self.dropped):
+            return list(batch.entries)
         others = {entry.sequence for part in self.again for entry in part.entries}
         others.update(entry.sequence for entry, _ in self.dropped)
         return [entry for entry in batch.entries if entry.sequence not in others]
+
+
+_ALL_DELIVERED = Settlement()
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,8 @@ class Circumstances:
 
 def settle(batch: Batch, outcome: Outcome, circumstances: Circumstances) -> Settlement:
     """Decide what becomes of each entry of a batch."""
+    if outcome.verdict is Verdict.ACCEPTED and not (outcome.again or outcome.rejected):
+        return _ALL_DELIVERED
     may_be_stored = outcome.sent and outcome.verdict not in _STORED_NOTHING
     sent_among = len(batch.entries) if may_be_stored else batch.sent_among
     tried = replace(batch, attempts=batch.attempts + 1, due=float("-inf"), sent_among=sent_among)

@@ -18,6 +18,7 @@ from otel_analytics.delivery.life import Life
 from otel_analytics.delivery.settlement import Circumstances
 
 _BATCHES_IN_FLIGHT = 2
+_SINGLES_IN_FLIGHT = 8  # at first; more once those are answered
 _PROGRESS_SECONDS = 2.0  # without an answer for longer, the collector is not taking events
 _LAST_FAILURES = 3  # in a row, after which the exit tries nothing twice
 _LAST_DELAY = 0.05  # seconds, the longest that the exit draws
@@ -46,6 +47,7 @@ class Throttle:
         self._dice = dice
         self._gates = {kind: Gate(policy) for kind in Kind}
         self._in_flight = dict.fromkeys(Kind, 0)
+        self._window = min(_SINGLES_IN_FLIGHT, max_connections)  # most single events in flight by now
         self._progress_at = -math.inf
         self._life = life
         self._flushes = 0
@@ -53,7 +55,7 @@ class Throttle:
 
     def is_busy(self, plan: Plan) -> bool:
         """Return whether as many requests are in flight as may be; until the first answer, just one may."""
-        most = min(self._max_connections, _BATCHES_IN_FLIGHT) if plan.batches else self._max_connections
+        most = min(self._max_connections, _BATCHES_IN_FLIGHT) if plan.batches else self._window
         return sum(self._in_flight.values()) >= (most if plan.known else 1)
 
     def is_still(self) -> bool:
@@ -97,6 +99,11 @@ class Throttle:
         """Let delays be as long as they are again."""
         self._flushes -= 1
 
+    @property
+    def is_flushing(self) -> bool:
+        """Whether somebody waits in a flush."""
+        return self._flushes > 0
+
     def reopen(self) -> None:
         """Open all gates, for the last chance."""
         for gate in self._gates.values():
@@ -131,6 +138,7 @@ class Throttle:
         gate = self._gates[batch.kind]
         if outcome.verdict not in UNWELL:
             gate.succeeded(sent_at, got_through=outcome.verdict not in _WANTED_OTHERWISE)
+            self._widen()
             self.note_progress(now)
         elif (
             outcome.verdict is Verdict.UNAVAILABLE
@@ -138,8 +146,17 @@ class Throttle:
             or not batch.is_suspect(gate.successes)
         ):
             gate.failed(sent_at, now, self._dice(), outcome.retry_after, self._longest_delay())
+            self._window = max(self._window // 2, 1)
             if gate.failures >= _BAD_REPLICA:
                 self.connected_since = now
+
+    def _widen(self) -> None:
+        """Let one more be in flight for each answer, as many as rate and latency ask for; else one less."""
+        in_flight = sum(self._in_flight.values()) + 1  # the one just answered
+        if in_flight >= self._window:
+            self._window = min(self._window + 1, self._max_connections)
+        elif in_flight < self._window // 2:
+            self._window = max(self._window - 1, min(_SINGLES_IN_FLIGHT, self._max_connections))
 
     def circumstances(self, batch: Batch, outcome: Outcome, now: float) -> Circumstances:
         """Return what the settlement of a batch needs to know."""

@@ -340,8 +340,7 @@ class Transport:
 
     def _drain(self) -> None:
         with suppress(BlockingIOError):
-            while self._woken.recv(4_096):
-                pass
+            self._woken.recv(4_096)
         for exchange in [each for each in self._asked.values() if each.wait.descriptor < 0]:
             self._resume(exchange)
 
