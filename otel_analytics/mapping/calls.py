@@ -1,7 +1,8 @@
 """What API call a server span describes: its method, its endpoint and how it ended.
 
-A websocket has no method and is `WS`. 404 or 405 without a route, an RPC method that nobody implements, and a
-websocket without a route that never spoke fold into `{unmatched}`.
+A websocket has no method and is `WS`. A path without a route earns its endpoint by an answer below 400; until
+then, as an RPC method that nobody implements and a websocket without a route that never spoke, it is
+`{unmatched}`, with 404 and 405 always.
 """
 
 from __future__ import annotations
@@ -14,12 +15,10 @@ from otel_analytics.mapping.endpoint import (
     UNKNOWN,
     UNMATCHED,
     EndpointCap,
+    Place,
+    Trust,
     bare_url,
-    mounted_path,
-    named_route,
-    path_endpoint,
-    raw_path,
-    route_endpoint,
+    place_of,
 )
 from otel_analytics.mapping.statuses import (
     NO_SUCH_ROUTE,
@@ -46,6 +45,12 @@ KNOWN_METHODS: Final = frozenset(
 )
 """Methods that stay as they are; a stranger may send any word, so the rest is `_OTHER`."""
 
+_ANSWERED_FOR_ANY_PATH: Final = frozenset({"OPTIONS"})
+_REFUSED: Final = 400
+_BELIEVED: Final = frozenset({Trust.TEMPLATE, Trust.FALLBACK})
+_MAY_BE_NO_ROUTE: Final = frozenset({Trust.FALLBACK, Trust.PATH})
+_ROUTES: Final = frozenset({Trust.TEMPLATE, Trust.ROUTE, Trust.LOOKALIKE})
+
 _MARKS: Final = frozenset((*semconv.HTTP, *semconv.RPC_SYSTEM, *semconv.FAAS))
 
 
@@ -58,6 +63,7 @@ class Call(NamedTuple):
         status: How it ended.
         original_method: What the client sent where the method is `_OTHER`, if known.
         mounted: Whether a mounted application handled a part of the path.
+        is_route: Whether the endpoint is a framework's own route, rather than a folded path.
     """
 
     method: str
@@ -65,6 +71,7 @@ class Call(NamedTuple):
     status: Status
     original_method: str = ""
     mounted: bool = False
+    is_route: bool = False
 
 
 def is_call(attributes: Attributes) -> bool:
@@ -95,36 +102,44 @@ def describe(attributes: Attributes, span: Any, cap: EndpointCap) -> Call:
 def _http_call(method: str, status: int | None, attributes: Attributes, span: Any, cap: EndpointCap) -> Call:
     if status == SWITCHING_PROTOCOLS:
         method = WEBSOCKET
-    endpoint, mounted = _http_endpoint(method, status, attributes, span, cap)
+    place = _place(attributes, span)
+    endpoint, is_route = _http_endpoint(method, status, place, cap), place.trust in _ROUTES
     if method in KNOWN_METHODS or method == WEBSOCKET:
-        return Call(method, endpoint, status, "", mounted)
+        return Call(method, endpoint, status, "", place.mounted, is_route)
     original = first_text(attributes, semconv.METHOD_ORIGINAL) or method
-    return Call(OTHER_METHOD, endpoint, status, "" if original == OTHER_METHOD else original, mounted)
+    original = "" if original == OTHER_METHOD else original
+    return Call(OTHER_METHOD, endpoint, status, original, place.mounted, is_route)
 
 
-def _http_endpoint(
-    method: str, status: int | None, attributes: Attributes, span: Any, cap: EndpointCap
-) -> tuple[str, bool]:
-    """Return the endpoint, and whether a mounted application handled a part of the path."""
-    target = first_text(attributes, semconv.PATH)
+def _place(attributes: Attributes, span: Any) -> Place:
     route = first_text(attributes, semconv.ROUTE)
-    if not route:
-        path = raw_path(target) if target else ""
-        named = named_route(as_text(span.name)[:LONGEST], path)
-        return cap.admit(named) if named else _raw_endpoint(method, status, path, cap), False
-    endpoint = route_endpoint(route[:LONGEST])
-    if target.count("/") <= endpoint.count("/"):
-        return endpoint, False
-    rest = mounted_path(endpoint, raw_path(target))
-    if not rest:
-        return endpoint, False
-    return endpoint.rstrip("/") + "/" + _raw_endpoint(method, status, rest, cap).lstrip("/"), True
+    scope = span.instrumentation_scope
+    return place_of(
+        route,
+        first_text(attributes, semconv.PATH),
+        "" if route else as_text(span.name),
+        "" if scope is None else scope.name,
+    )
 
 
-def _raw_endpoint(method: str, status: int | None, path: str, cap: EndpointCap) -> str:
-    if status in NO_SUCH_ROUTE or (method == WEBSOCKET and status is None):
-        return UNMATCHED
-    return cap.admit(path_endpoint(path)) if path else UNKNOWN
+def _http_endpoint(method: str, status: int | None, place: Place, cap: EndpointCap) -> str:
+    endpoint, trust, unmatched, _ = place
+    if trust in _MAY_BE_NO_ROUTE:
+        if status in NO_SUCH_ROUTE:
+            return unmatched
+        if trust is Trust.PATH and not _earns(method, status):
+            return endpoint if cap.knows(endpoint) else unmatched
+    return endpoint if trust in _BELIEVED else cap.admit(endpoint, trust)
+
+
+def _earns(method: str, status: int | None) -> bool:
+    """Whether an answer shows that a path is the application's, not only a stranger's idea.
+
+    Middleware answers preflights for whatever path, and refuses strangers before any route is looked for.
+    """
+    if status is None:
+        return method not in _ANSWERED_FOR_ANY_PATH and method != WEBSOCKET
+    return status < _REFUSED and method not in _ANSWERED_FOR_ANY_PATH
 
 
 def _rpc_endpoint(attributes: Attributes, status: Status, cap: EndpointCap) -> str:

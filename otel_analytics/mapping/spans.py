@@ -130,7 +130,7 @@ class SpanMapper:
             reading.session_id,
             call.method,
             call.endpoint,
-            bool(first_text(attributes, semconv.ROUTE)),
+            call.is_route,
             first_text(attributes, semconv.CONTENT_ID),
             client_address(attributes, options.show_address, options.trusted_proxy_hops),
             reading.start,
