@@ -200,6 +200,7 @@ def content_id(shared: Any, span: Any) -> str:
         (ASGI, "/api/items/3", "GET /api/items/3", 200, "/api/items/{id}"),
         (ASGI, "/wp-admin", "GET /wp-admin", 404, "{unmatched}"),
         (ASGI, "/caf%C3%A9/3", "GET /café/3", 200, "/café/{id}"),
+        (ASGI, "/x/{1}", "GET /x/{1}", 200, "/x/{id}"),
         (LAMBDA, "/prod/items/3", "/prod/items/3", 200, "/prod/items/{id}"),
         (LAMBDA, "/login", "/login", 403, "{unmatched}"),
         (OTELHTTP, "/items/3", "/items/3", 200, "/items/{id}"),

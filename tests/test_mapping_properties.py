@@ -177,7 +177,7 @@ def test_several_threads_at_once() -> None:
 
     def work(thread: int) -> None:
         spans = [
-            make_span({"http.method": "GET", "url.path": f"/{thread}x/{'y' * n}"}) for n in range(1, 200)
+            make_span({"http.method": "GET", "url.path": f"/{thread}x{'/y' * n}"}) for n in range(1, 200)
         ]
         made.append(sum(len(shared.map(span).events) for span in spans))
 

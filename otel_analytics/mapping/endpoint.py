@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
-from otel_analytics.mapping.path_ids import fold_segment
+from otel_analytics.mapping.path_ids import fold_segments
 from otel_analytics.mapping.routes import RAW_PATH_SCOPES, is_parameter, matches_many, read_route
 
 UNMATCHED: Final = "{unmatched}"
@@ -60,17 +60,18 @@ def raw_path(target: str) -> str:
     return path or "/"
 
 
-def path_endpoint(path: str) -> str:
-    """Return a raw path as an endpoint: ids are ``{id}``, text is decoded, repeated slashes are one."""
+def path_endpoint(path: str, before: str = "") -> str:
+    """Return a raw path as an endpoint: ids are ``{id}``, text is decoded, repeated slashes are one.
+
+    Args:
+        path: With its first slash, or ``*``.
+        before: The path that it continues.
+    """
     if path == "*":
         return path
-    segments = [segment for segment in path.split("/") if segment]
+    segments = [_decoded(segment) for segment in path.split("/") if segment]
     slash = "/" if segments and path.endswith("/") else ""
-    return "/" + "/".join(_folded(segments)) + slash
-
-
-def _folded(segments: Sequence[str]) -> list[str]:
-    return [fold_segment(_decoded(segment)) for segment in segments]
+    return "/" + "/".join(fold_segments(segments, before)) + slash
 
 
 def _decoded(segment: str) -> str:
@@ -180,7 +181,7 @@ def _caught(before: str, path: str) -> Place:
 
 def _within(prefix: str, rest: str, *, mounted: bool = False) -> Place:
     prefix = prefix.rstrip("/")
-    return Place(prefix + path_endpoint(rest), Trust.PATH, f"{prefix}/{UNMATCHED}", mounted)
+    return Place(prefix + path_endpoint(rest, prefix), Trust.PATH, f"{prefix}/{UNMATCHED}", mounted)
 
 
 @lru_cache(maxsize=4096)
@@ -196,7 +197,11 @@ def _unrouted(path: str, name: str) -> Place:
     route = read_route(found[1])
     if route.rest_after is not None:
         return Place(route.endpoint, Trust.FALLBACK)
-    return Place(path_endpoint(route.endpoint), Trust.NAME if route.is_template else Trust.PATH)
+    if not route.is_template:
+        return Place(path_endpoint(route.endpoint), Trust.PATH)
+    segments = route.endpoint.split("/")
+    folded = (part if is_parameter(part) else path_endpoint(part)[1:] for part in segments)
+    return Place("/".join(folded), Trust.NAME)
 
 
 def mounted_path(route: str, path: str) -> str:
