@@ -99,7 +99,7 @@ class CallMetadata(NamedTuple):
         user_agent: The client's.
         method_original: What the client sent where ``method`` is ``_OTHER``.
         bot: Whether the client is none of flesh and blood.
-        health_check: Whether nobody asked but an orchestrator.
+        mark: The key that says why this is no visit: `healthCheck`, `preflight`, `prefetch` or `staticFile`.
         sample_weight: How many calls this one stands for, where a sampler says so.
     """
 
@@ -111,12 +111,13 @@ class CallMetadata(NamedTuple):
     user_agent: str = ""
     method_original: str = ""
     bot: bool = False
-    health_check: bool = False
+    mark: str = ""
     sample_weight: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as hooks get it."""
-        said = zip(_CALL_KEYS, self, strict=True)
+        keys = (*_CALL_KEYS, self.mark, _WEIGHT)
+        said = zip(keys, (*self[:-2], bool(self.mark), self.sample_weight), strict=True)
         return {key: value for key, value in said if value is not None and value is not False and value != ""}
 
     def as_json(self) -> str:
@@ -128,7 +129,7 @@ class CallMetadata(NamedTuple):
             self.user_agent,
             self.method_original,
             self.bot,
-            self.health_check,
+            self.mark,
         )
         trace = f',"traceId":"{self.trace_id}","spanId":"{self.span_id}"' if self.trace_id else ""
         weight = "" if self.sample_weight is None else f',"sampleWeight":{number_json(self.sample_weight)}'
@@ -137,8 +138,9 @@ class CallMetadata(NamedTuple):
 
 _CALL_KEYS = (
     *("method", "route", "traceId", "spanId", "statusCode"),
-    *("userAgent", "methodOriginal", "bot", "healthCheck", "sampleWeight"),
+    *("userAgent", "methodOriginal", "bot"),
 )
+_WEIGHT = "sampleWeight"
 
 
 @lru_cache(maxsize=4096)
@@ -149,7 +151,7 @@ def _call_json(
     user_agent: str,
     method_original: str,
     bot: bool,
-    health_check: bool,
+    mark: str,
 ) -> tuple[str, str]:
     """Return the JSON text before and after the trace's ids."""
     after = ""
@@ -161,8 +163,8 @@ def _call_json(
         after += f',"methodOriginal":{quote(method_original)}'
     if bot:
         after += ',"bot":true'
-    if health_check:
-        after += ',"healthCheck":true'
+    if mark:
+        after += f',"{mark}":true'
     return f'"method":{quote(method)},"route":{quote(route)}', after
 
 

@@ -301,7 +301,7 @@ CALLS = st.builds(
     ANY_TEXT,
     ANY_TEXT,
     st.booleans(),
-    st.booleans(),
+    st.sampled_from(["", "healthCheck", "preflight"]),
 )
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import uuid
 from typing import Any
 
@@ -9,8 +10,12 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode
 from span_making import END, START, make_event, make_span, mapper, view_of
 
+from otel_analytics.config import Config
 from otel_analytics.contract import Kind
+from otel_analytics.events import encoded_form
 from otel_analytics.mapping.ids import NAMESPACE
+from otel_analytics.mapping.options import options_from_config
+from otel_analytics.mapping.spans import SpanMapper
 
 HTTP = {"http.request.method": "GET", "url.path": "/items/42", "http.response.status_code": 200}
 ERROR = Status(StatusCode.ERROR)
@@ -230,6 +235,9 @@ def test_a_span_without_context_still_gives_a_view_of_its_own() -> None:
     assert "traceId" not in one.metadata
 
 
+MARKS = ("bot", "healthCheck", "preflight", "prefetch", "staticFile")
+
+
 @pytest.mark.parametrize(
     ("attributes", "marks"),
     [
@@ -239,14 +247,31 @@ def test_a_span_without_context_still_gives_a_view_of_its_own() -> None:
         ({"http.route": "/a", "user_agent.original": "Googlebot/2.1"}, {"bot": True}),
         ({"http.route": "/a", "user_agent.synthetic.type": "test"}, {"bot": True}),
         ({"http.route": "/health-insurance"}, {}),
+        ({"http.method": "OPTIONS", "http.route": "/items"}, {"preflight": True}),
+        ({"http.method": "OPTIONS", "url.path": "/items", "http.status_code": 204}, {"preflight": True}),
+        (
+            {"http.route": "/a", "http.request.header.sec-purpose": ("prefetch;prerender",)},
+            {"prefetch": True},
+        ),
+        ({"http.route": "/a", "http.request.header.purpose": "prefetch"}, {"prefetch": True}),
+        ({"http.route": "/a", "http.request.header.x_moz": ["prefetch"]}, {"prefetch": True}),
+        ({"http.route": "/static/<path:filename>"}, {"staticFile": True}),
+        ({"url.path": "/img/photo123.jpg", "http.status_code": 200}, {"staticFile": True}),
+        ({"url.path": "/favicon.ico", "http.status_code": 200}, {"staticFile": True}),
+        ({"url.path": "/robots.txt", "http.status_code": 200}, {"staticFile": True}),
+        ({"url.path": "/app.3f2a9c1b.js", "http.status_code": 304}, {"staticFile": True}),
+        ({"http.method": "POST", "http.route": "/compile.js"}, {}),
+        ({"http.route": "/statistics"}, {}),
+        ({"http.route": "/reports/{id}.pdf"}, {}),
         ({"http.route": "/a", "user_agent.original": "Mozilla/5.0 (X11; Linux)"}, {}),
     ],
 )
-def test_bots_and_health_checks_are_marked_not_dropped(
-    attributes: dict[str, Any], marks: dict[str, bool]
-) -> None:
-    metadata = view_of({"http.method": "GET", **attributes}).metadata
-    assert {key: metadata[key] for key in ("bot", "healthCheck") if key in metadata} == marks
+def test_what_is_no_visit_is_marked_not_dropped(attributes: dict[str, Any], marks: dict[str, bool]) -> None:
+    span = make_span({"http.method": "GET", **attributes})
+    options = options_from_config(Config())
+    (written,) = SpanMapper(options, encoded_form(view_metadata=True)).map(span).events
+    for metadata in (mapper().map(span).events[0].metadata, json.loads(written.body)["metadata"]):
+        assert {key: metadata[key] for key in MARKS if key in metadata} == marks
 
 
 NATIVE = InstrumentationScope("fastapi")

@@ -45,6 +45,12 @@ X_FORWARDED_FOR: Final[Keys] = (
 )
 FORWARDED: Final[Keys] = ("http.request.header.forwarded", "rpc.grpc.request.metadata.forwarded")
 
+PURPOSE: Final[Keys] = tuple(
+    f"http.request.header.{name}"
+    for name in ("sec-purpose", "sec_purpose", "purpose", "x-purpose", "x_purpose", "x-moz", "x_moz")
+)
+"""A browser's word for why it asks; by the HTTP conventions header names have hyphens, once underscores."""
+
 USER_ID: Final[Keys] = ("user.id", "enduser.id", "enduser.pseudo.id")
 SESSION_ID: Final[Keys] = ("session.id",)
 USER_ID_OF_EVENT: Final[Keys] = (*USER_ID, "user_id")

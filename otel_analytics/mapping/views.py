@@ -9,7 +9,7 @@ from otel_analytics.events import EncodedEvent, Event, Form
 from otel_analytics.mapping import ids, semconv
 from otel_analytics.mapping.calls import WEBSOCKET, Call
 from otel_analytics.mapping.device import Agent
-from otel_analytics.mapping.exclusions import is_health_endpoint
+from otel_analytics.mapping.exclusions import HEALTH_CHECK, PREFETCH, is_prefetch, mark_of
 from otel_analytics.mapping.identity import Request
 from otel_analytics.mapping.options import MappingOptions
 from otel_analytics.mapping.reading import SpanReading
@@ -66,9 +66,15 @@ def _metadata(call: Call, route: str, reading: SpanReading, user_agent: str, age
         user_agent,
         call.original_method[:_LONGEST_METHOD],
         agent.bot or semconv.SYNTHETIC in reading.attributes,
-        agent.health_check or is_health_endpoint(route),
+        _mark(call.method, route, reading, agent),
         reading.weight,
     )
+
+
+def _mark(method: str, route: str, reading: SpanReading, agent: Agent) -> str:
+    if agent.health_check:
+        return HEALTH_CHECK
+    return mark_of(method, route) or (PREFETCH if is_prefetch(reading.attributes) else "")
 
 
 def _duration(start: int | None, end: int | None) -> float | None:
