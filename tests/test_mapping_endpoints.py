@@ -141,6 +141,7 @@ def test_credentials_never_reach_an_endpoint() -> None:
         ("GET /items/{id}", "/items/{id}"),
         ("GET|HEAD /items", "/items"),
         ("GET shop.example/items/", "/items/"),
+        ("GET /items/{$}", "/items/"),
         ("/items:batchGet", "/items:batchGet"),
         # what is a query string all the same
         ("/{id}?token=x", "/{id}"),
@@ -277,6 +278,7 @@ def test_a_path_without_a_route_earns_its_endpoint(method: str, status: int) -> 
         ("GET /posts/:id(.:format)", 200, "/posts/:id"),
         ("GET /product/42?token=x", 200, "/product/{id}"),
         ("/product/42", 200, "/product/{id}"),
+        ("HTTP GET /product/42", 200, "/product/{id}"),
         ("GET /wp-login.php", 403, "{unmatched}"),
         ("GET /wp-login.php", 404, "{unmatched}"),
         ("GET /**", 404, "{unmatched}"),

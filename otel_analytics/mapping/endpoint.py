@@ -36,7 +36,7 @@ _SCHEME_AND_AUTHORITY = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[^/?#]*")
 
 _CREDENTIALS = re.compile(r"//[^/@\s]*@")
 
-_SPAN_NAME = re.compile(r"(?:[A-Z_]+ )?(/\S*)")
+_SPAN_NAME = re.compile(r"(?:[A-Z_]+ ){0,2}(/\S*)")  # also `HTTP GET /items`
 
 _MOST_ROUTES: Final = 1000
 

@@ -83,6 +83,8 @@ def fold_segment(segment: str) -> str:
 
     Matrix parameters (``;v=1``) are looked at one by one.
     """
+    if segment.isascii() and segment.isalnum():
+        return segment if _is_piece_plain(segment) and len(segment) <= _LONGEST_WORD else ID
     if ";" in segment:
         return ";".join("=".join(map(fold_segment, each.split("=", 1))) for each in segment.split(";"))
     if _is_plain(segment):
@@ -100,7 +102,7 @@ def _is_plain(text: str) -> bool:
         return True
     if _PERSON.search(text):
         return False
-    pieces = _PIECE.findall(_ENCODED.sub("-", text))
+    pieces = _PIECE.findall(_ENCODED.sub("-", text) if "%" in text else text)
     if not all(map(_is_piece_plain, pieces)):
         return False
     # `my-api` and `My-Api` are usual; where the spelling changes from piece to piece, chance may have.

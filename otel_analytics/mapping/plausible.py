@@ -108,6 +108,8 @@ def is_word(text: str) -> bool:
     """Whether ASCII letters and digits look like a word."""
     if text.isalpha():
         return _is_letters(text)
+    if text.isdecimal():
+        return False
     lower = text.lower()
     if _SHORT_WITH_DIGITS.fullmatch(text) or lower in _NAMES or _NAME_WITH_DIGITS.fullmatch(lower):
         return True

@@ -40,6 +40,7 @@ _HOST = re.compile(r"[^/{<]+(?=/)")
 _LEFT_OUT = re.compile(
     r"\{[?&#][^{}]*\}"  # `{?q,page}`, `{&more}`, `{#part}`: RFC 6570, Micronaut
     r"|\(\.:?\w+\)"  # `(.:format)`: Rails
+    r"|\{\$\}$"  # `/items/{$}`: Go's `ServeMux`, the path itself and nothing below it
     r"|\.\?:\w+\?"  # `.?:format?`: Sinatra
 )
 _OPTIONAL_SLASH = re.compile(r"(?:\(/\)|\[/\]|/\?)\$?$")  # Rails, FastRoute, Tornado
