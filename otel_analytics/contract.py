@@ -87,73 +87,54 @@ OWN_METADATA = frozenset({EVENT_ID, TIMESTAMP})
 """The keys of metadata that every event has, and that win over its own of the same name."""
 
 
-class CallMetadata(NamedTuple):
-    """The metadata of an API call's view; what is empty is left out.
+class CallView(NamedTuple):
+    """What the views of an API call share, whoever calls and whenever; what is empty is left out.
 
     Args:
+        content_id: What is viewed.
+        content_type: Its type.
+        device_type: The caller's.
         method: An HTTP method, or what stands for one.
         route: The endpoint.
-        trace_id: 32 hex digits.
-        span_id: 16 hex digits.
         status_code: An int for HTTP and gRPC.
         user_agent: The client's.
         method_original: What the client sent where ``method`` is ``_OTHER``.
         bot: Whether the client is none of flesh and blood.
         mark: The key that says why this is no visit: `healthCheck`, `preflight`, `prefetch` or `staticFile`.
-        sample_weight: How many calls this one stands for, where a sampler says so.
     """
 
+    content_id: str
+    content_type: str
+    device_type: str
     method: str
     route: str
-    trace_id: str = ""
-    span_id: str = ""
     status_code: int | str | None = None
     user_agent: str = ""
     method_original: str = ""
     bot: bool = False
     mark: str = ""
-    sample_weight: float | None = None
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as hooks get it."""
-        keys = (*_CALL_KEYS, self.mark, _WEIGHT)
-        said = zip(keys, (*self[:-2], bool(self.mark), self.sample_weight), strict=True)
-        return {key: value for key, value in said if value is not None and value is not False and value != ""}
-
-    def as_json(self) -> str:
-        """Return the same as JSON text, without the braces."""
-        before, after = _call_json(
-            self.method,
-            self.route,
-            self.status_code,
-            self.user_agent,
-            self.method_original,
-            self.bot,
-            self.mark,
-        )
-        trace = f',"traceId":"{self.trace_id}","spanId":"{self.span_id}"' if self.trace_id else ""
-        weight = "" if self.sample_weight is None else f',"sampleWeight":{number_json(self.sample_weight)}'
-        return f"{before}{trace}{after}{weight}"
-
-
-_CALL_KEYS = (
-    *("method", "route", "traceId", "spanId", "statusCode"),
-    *("userAgent", "methodOriginal", "bot"),
-)
-_WEIGHT = "sampleWeight"
+    def metadata(self, trace_id: str, span_id: str, sample_weight: float | None) -> dict[str, Any]:
+        """Return the metadata of one call's view as hooks get it; see `call_view_json`."""
+        said = {
+            "method": self.method,
+            "route": self.route,
+            "traceId": trace_id,
+            "spanId": trace_id and span_id,
+            "statusCode": self.status_code,
+            "userAgent": self.user_agent,
+            "methodOriginal": self.method_original,
+            "bot": self.bot or "",
+            self.mark: self.mark and True,
+            "sampleWeight": sample_weight,
+        }
+        return {key: value for key, value in said.items() if value is not None and value != ""}
 
 
 @lru_cache(maxsize=4096)
-def _call_json(
-    method: str,
-    route: str,
-    status: int | str | None,
-    user_agent: str,
-    method_original: str,
-    bot: bool,
-    mark: str,
-) -> tuple[str, str]:
-    """Return the JSON text before and after the trace's ids."""
+def _shared_json(call: CallView) -> tuple[str, str, str, str]:
+    """Return the JSON text before the user, of the device, and before and after the trace's ids."""
+    _, _, device_type, method, route, status, user_agent, method_original, bot, mark = call
     after = ""
     if status is not None:
         after += f',"statusCode":{quote(status) if isinstance(status, str) else int.__repr__(status)}'
@@ -165,7 +146,50 @@ def _call_json(
         after += ',"bot":true'
     if mark:
         after += f',"{mark}":true'
-    return f'"method":{quote(method)},"route":{quote(route)}', after
+    return (
+        f'{{"contentId":{quote(call.content_id)},"contentType":{quote(call.content_type)}',
+        f',"deviceType":{quote(device_type)},"app":',
+        f',"metadata":{{"method":{quote(method)},"route":{quote(route)}',
+        after,
+    )
+
+
+def call_view_json(
+    call: CallView,
+    user_id: str,
+    session_id: str,
+    duration: float | None,
+    ip_address: str | None,
+    app: str,
+    trace_id: str,
+    span_id: str,
+    sample_weight: float | None,
+    identity: str | None,
+) -> str:
+    """Write the body of an API call's view.
+
+    Args:
+        call: What it shares with others.
+        user_id: Who; empty where nobody is known.
+        session_id: In which visit.
+        duration: How long it took, milliseconds; `None`: that says nothing.
+        ip_address: The caller's, if it may be told.
+        app: The service.
+        trace_id: 32 hex digits; empty where there is none.
+        span_id: 16 hex digits.
+        sample_weight: How many calls this one stands for, where a sampler says so.
+        identity: What `identity_json` says; `None` writes a bare view, without metadata.
+    """
+    before, device, metadata, after = _shared_json(call)
+    user = f',"userId":{quote(user_id)}' if user_id else ""
+    lasted = "" if duration is None else f',"duration":{number_json(duration)}'
+    address = f',"ipAddress":{quote(ip_address)}' if ip_address else ""
+    text = f'{before}{user},"sessionId":{quote(session_id)}{lasted}{address}{device}{quote(app)}'
+    if identity is None:
+        return text + "}"
+    trace = f',"traceId":"{trace_id}","spanId":"{span_id}"' if trace_id else ""
+    weight = "" if sample_weight is None else f',"sampleWeight":{number_json(sample_weight)}'
+    return f"{text}{metadata}{trace}{after}{weight},{identity}}}}}"
 
 
 def view_json(

@@ -20,8 +20,9 @@ from otel_analytics.contract import (
     EVENT_ID,
     OWN_METADATA,
     TIMESTAMP,
-    CallMetadata,
+    CallView,
     Kind,
+    call_view_json,
     engagement_json,
     identity_json,
     milliseconds,
@@ -195,7 +196,7 @@ def encode_view(
     user_id: str | None = None,
     duration: float | None = None,
     ip_address: str | None = None,
-    metadata: Mapping[str, Any] | CallMetadata = _NO_METADATA,
+    metadata: Mapping[str, Any] = _NO_METADATA,
     *,
     view_metadata: bool = True,
 ) -> EncodedEvent:
@@ -210,10 +211,9 @@ def encode_view(
             return _encoded(Kind.VIEW, event_id, text)
     except FOREIGN_ERRORS:  # a value that JSON has no form for, or somebody's own
         pass
-    call = metadata.as_dict() if isinstance(metadata, CallMetadata) else metadata
     event = ViewEvent(
         *(event_id, timestamp, content_id, content_type, session_id, device_type, app),
-        *(user_id, duration, ip_address, call),
+        *(user_id, duration, ip_address, metadata),
     )
     return _encoded_with_care(event, event.body(view_metadata=view_metadata))
 
@@ -239,30 +239,82 @@ def encode_engagement(
     return _encoded_with_care(event, event.body())
 
 
+def encode_call(
+    call: CallView,
+    event_id: str,
+    timestamp: str,
+    user_id: str,
+    session_id: str,
+    duration: float | None,
+    ip_address: str | None,
+    app: str,
+    trace_id: str,
+    span_id: str,
+    sample_weight: float | None = None,
+    *,
+    view_metadata: bool = True,
+) -> EncodedEvent:
+    """Encode the view of an API call, as `encode` does; for its arguments see `contract.call_view_json`."""
+    try:
+        body = call_view_json(
+            *(call, user_id, session_id, duration, ip_address, app, trace_id, span_id, sample_weight),
+            f'"{EVENT_ID}":"{event_id}","{TIMESTAMP}":"{timestamp}"' if view_metadata else None,
+        ).encode()
+        if len(body) <= MAX_BODY_BYTES:
+            return EncodedEvent(Kind.VIEW, event_id, body)
+    except FOREIGN_ERRORS:  # a lone surrogate
+        pass
+    event = _call_event(
+        *(call, event_id, timestamp, user_id, session_id, duration, ip_address, app),
+        *(trace_id, span_id, sample_weight),
+    )
+    return _encoded_with_care(event, event.body(view_metadata=view_metadata))
+
+
+def _call_event(
+    call: CallView,
+    event_id: str,
+    timestamp: str,
+    user_id: str,
+    session_id: str,
+    duration: float | None,
+    ip_address: str | None,
+    app: str,
+    trace_id: str,
+    span_id: str,
+    sample_weight: float | None = None,
+) -> ViewEvent:
+    return ViewEvent(
+        *(event_id, timestamp, call.content_id, call.content_type, session_id, call.device_type, app),
+        *(user_id or None, duration, ip_address, call.metadata(trace_id, span_id, sample_weight)),
+    )
+
+
 class Form(NamedTuple):
     """What events are made as: `OBJECTS`, or `encoded_form`.
 
     Args:
-        view: Takes all fields of `ViewEvent`, ``metadata`` by name, which may be a `CallMetadata`.
+        view: Takes all fields of `ViewEvent`, ``metadata`` by name.
+        call: Takes the arguments of `encode_call`.
         engagement: Takes all fields of `EngagementEvent`, ``metadata`` by name.
     """
 
     view: Callable[..., Event | EncodedEvent]
+    call: Callable[..., Event | EncodedEvent]
     engagement: Callable[..., Event | EncodedEvent]
 
 
-def _view_event(*values: Any, metadata: Mapping[str, Any] | CallMetadata) -> ViewEvent:
-    make: Callable[..., ViewEvent] = ViewEvent
-    return make(*values, metadata=metadata.as_dict() if isinstance(metadata, CallMetadata) else metadata)
-
-
-OBJECTS = Form(_view_event, EngagementEvent)
+OBJECTS = Form(ViewEvent, _call_event, EngagementEvent)
 """As objects, which hooks get."""
 
 
 def encoded_form(*, view_metadata: bool) -> Form:
     """Return the form in which events are sent."""
-    return Form(partial(encode_view, view_metadata=view_metadata), encode_engagement)
+    return Form(
+        partial(encode_view, view_metadata=view_metadata),
+        partial(encode_call, view_metadata=view_metadata),
+        encode_engagement,
+    )
 
 
 def decode(encoded: EncodedEvent) -> Event:
@@ -308,11 +360,9 @@ def _encoded_with_care(event: Event, body: Mapping[str, Any]) -> EncodedEvent:
     return EncodedEvent(event.kind, _header_text(event.event_id), encode_json(body))
 
 
-def _metadata_json(event_id: str, timestamp: str, metadata: Mapping[str, Any] | CallMetadata) -> str:
+def _metadata_json(event_id: str, timestamp: str, metadata: Mapping[str, Any]) -> str:
     """Return metadata as JSON text without braces; raises where it takes more care than that."""
     own = identity_json(event_id, timestamp)
-    if isinstance(metadata, CallMetadata):
-        return f"{metadata.as_json()},{own}"
     if type(metadata) is not dict:
         raise TypeError("no dict")
     if not metadata:

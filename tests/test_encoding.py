@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_analytics import EngagementEvent, MetricType, ViewEvent
-from otel_analytics.contract import CallMetadata
+from otel_analytics.contract import CallView
 from otel_analytics.encoding import MAX_BODY_BYTES, encode_json, readable_items
 from otel_analytics.errors import EventError
-from otel_analytics.events import OBJECTS, encode, encode_view
+from otel_analytics.events import OBJECTS, encode, encode_call
 
 TIME = "2026-01-01T00:00:00.000Z"
 PLAIN = st.recursive(
@@ -292,11 +292,12 @@ def test_an_engagement_is_the_same_bytes_whether_written_as_text_or_as_an_object
 
 
 CALLS = st.builds(
-    CallMetadata,
+    CallView,
     ANY_TEXT.filter(bool),
     ANY_TEXT.filter(bool),
-    st.sampled_from(["", "0" * 32]),
-    st.sampled_from(["0" * 16]),
+    ANY_TEXT.filter(bool),
+    ANY_TEXT.filter(bool),
+    ANY_TEXT.filter(bool),
     st.none() | st.integers(-(2**63), 2**63 - 1) | ANY_TEXT.filter(bool),
     ANY_TEXT,
     ANY_TEXT,
@@ -305,11 +306,18 @@ CALLS = st.builds(
 )
 
 
-@given(CALLS)
-def test_a_calls_metadata_is_the_same_bytes_as_text_and_as_a_dictionary(call: CallMetadata) -> None:
-    fields = ("id", TIME, "c", "t", "s", "d", "a", None, 1.5, None)
-    if not call.trace_id:
-        call = call._replace(span_id="")
-    as_object = OBJECTS.view(*fields, metadata=call)
-    assert isinstance(as_object, ViewEvent)
-    assert encode_view(*fields, metadata=call) == encode(as_object)
+@given(
+    CALLS,
+    st.sampled_from(["", "u-1", "\ud800"]),
+    st.sampled_from([None, 0, 1.5]),
+    st.sampled_from(["", "0" * 32]),
+    st.sampled_from([None, 3, 2.5]),
+    st.booleans(),
+)
+def test_a_calls_view_is_the_same_bytes_as_text_and_as_an_object(
+    call: CallView, user: str, duration: float | None, trace: str, weight: float | None, metadata: bool
+) -> None:
+    fields = (call, "id", TIME, user, "s", duration, None, "a", trace, "0" * 16, weight)
+    event = OBJECTS.call(*fields)
+    assert isinstance(event, ViewEvent)
+    assert encode_call(*fields, view_metadata=metadata) == encode(event, view_metadata=metadata)

@@ -235,6 +235,15 @@ def test_a_route_is_believed_only_where_it_is_one(
     assert content_id(mapper(), answered(path, route, status, scope=scope)) == endpoint
 
 
+def test_what_one_request_was_says_nothing_of_the_next_one_with_the_same_route() -> None:
+    shared = mapper()
+    asked = [("/", "/"), ("/.env", "/"), ("/.env", "/**"), ("/a", "/{*rest}"), ("/b", "/{*rest}")]
+    got = [content_id(shared, answered(path, route, 404)) for path, route in asked]
+    assert got == ["/", *["{unmatched}"] * 4]
+    got = [content_id(shared, answered(path, route, 200)) for path, route in asked]
+    assert got == ["/", "/", "/.env", "/a", "/b"]
+
+
 @pytest.mark.parametrize("scope", [ASGI, LAMBDA, "an instrumentation that nobody knows"])
 @pytest.mark.parametrize("path", ["/u/%s", "/u/{%s}", "/u/:%s"])
 def test_paths_written_as_routes_are_bounded(scope: str, path: str) -> None:

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from opentelemetry.sdk.trace import Event
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from span_making import START, make_event, make_span, mapper
 
@@ -95,6 +96,53 @@ def assert_json(event: Any) -> None:
 
 def without_flags(attributes: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in attributes.items() if key != semconv.IGNORE}
+
+
+FEW_VALUES = st.sampled_from(
+    ["", "GET", "/things/{id}", "/things/7", "/a/things/7/8", "grpc", "GET /", "1", 1, 200, 404, 500, 0]
+)
+CALLS = st.dictionaries(st.sampled_from(KEYS), FEW_VALUES, max_size=4).map(
+    lambda drawn: {"http.method": "GET", "http.route": "/things/{id}", **drawn}
+)
+SCOPES = st.sampled_from(
+    ["opentelemetry.instrumentation.asgi", "litestar", "opentelemetry_instrumentation_aws_lambda"]
+)
+EVENTS = st.sampled_from([[], [make_event("exception", {"exception.type": "HTTPException"})]])
+NAMES = st.sampled_from(["GET", "GET /things/{id}", "GET /x"])
+SPANS = st.builds(
+    lambda attributes, scope, events, name, code: make_span(
+        attributes,
+        instrumentation_scope=InstrumentationScope(scope),
+        events=events,
+        name=name,
+        status=Status(code),
+    ),
+    CALLS,
+    SCOPES,
+    EVENTS,
+    NAMES,
+    st.sampled_from(list(StatusCode)),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(SPANS, st.sampled_from(KEYS), FEW_VALUES, SCOPES, EVENTS, NAMES, st.sampled_from(list(StatusCode)))
+def test_what_calls_share_is_remembered_only_for_calls_that_share_it(
+    span: Any, added: str, value: Any, scope: str, events: Any, name: str, code: StatusCode
+) -> None:
+    others = [
+        *(make_span({**span.attributes, key: value}) for key in (*span.attributes, added)),
+        make_span(span.attributes, instrumentation_scope=InstrumentationScope(scope)),
+        make_span(span.attributes, events=events, status=Status(code)),
+        make_span(span.attributes, name=name),
+    ]
+    seasoned = mapper(**OPTIONS)
+    seasoned.map(span)
+    for other in others:
+        expected = mapper(**OPTIONS).map(other)
+        assert seasoned.map(other) == expected
+        whole = seasoned.read_whole(other)
+        assert whole is None or [whole.view] == [*expected.events, *expected.dropped]
 
 
 @settings(max_examples=300, deadline=None)

@@ -34,7 +34,7 @@ def shown_address(policy: str) -> Shown:
 
     @lru_cache(maxsize=4096)
     def shown(text: str) -> str | None:
-        address = parse_address(text)
+        address = parse_address(text[:_LONGEST_NODE])
         return None if address is None else show(address)
 
     return shown
@@ -58,9 +58,11 @@ def client_address(attributes: Attributes, show: Shown, trusted_proxy_hops: int)
 
 def _peer(attributes: Attributes, show: Shown) -> str | None:
     for key in semconv.CLIENT_ADDRESS:
-        value = attributes.get(key)
-        if value is not None and (address := show(as_text(value)[:_LONGEST_NODE])) is not None:
-            return address
+        if key in attributes:
+            value = attributes[key]
+            address = show(value if type(value) is str else as_text(value))
+            if address is not None:
+                return address
     return None
 
 
@@ -74,7 +76,7 @@ def _entries(attributes: Attributes, keys: Sequence[str]) -> list[str]:
     for key in keys:
         value = attributes.get(key)
         if value:
-            return [entry.strip()[:_LONGEST_NODE] for entry in _header_lines(value).split(",")]
+            return [entry.strip() for entry in _header_lines(value).split(",")]
     return []
 
 

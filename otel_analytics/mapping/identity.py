@@ -22,8 +22,9 @@ Pure: no clock, no lock, no thread. Whoever owns a `Requests` calls it from one 
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -172,14 +173,12 @@ class _Trace:
 
 
 class _Lone(NamedTuple):
-    """A request of a single span, as most are, for as long as another one may come."""
+    """A request of a single span, as many are, for as long as another one may come."""
 
-    link: Link
-    said: Said | None
-    request: Request
-    names: tuple[str, ...]
-    watched: bool
     until: float
+    watched: bool
+    names: tuple[str, ...]
+    tell: Callable[[], EndedSpan]  # made only where it is asked for
 
 
 class Requests:
@@ -192,10 +191,11 @@ class Requests:
 
     def __init__(self, wait: float) -> None:
         self._wait = wait
-        self._traces: dict[int, _Trace] = {}
+        # Ordered: the oldest of a plain dict is found behind all the places of those that left before it.
+        self._traces: OrderedDict[int, _Trace] = OrderedDict()
         # Traces whose root has ended and in which nothing is open or waits: until when each is kept.
-        self._over: dict[int, float] = {}
-        self._lone: dict[int, _Lone] = {}
+        self._over: OrderedDict[int, float] = OrderedDict()
+        self._lone: OrderedDict[int, _Lone] = OrderedDict()
         self._dues: deque[tuple[float, int]] = deque()
         self._links = 0
         self._waiting = 0
@@ -264,6 +264,24 @@ class Requests:
             self._set_aside(link.trace_id, trace, now + 2 * self._wait)  # log records may come late
         return settled
 
+    def is_alone(self, trace_id: int, span_id: int) -> bool:
+        """Whether no other span is known of the trace of a span that ends, so that it joins nothing."""
+        return trace_id not in self._lone and _is_alone(self._traces.get(trace_id), span_id)
+
+    def passed_alone(self, trace_id: int, span_id: int, tell: Callable[[], EndedSpan], now: float) -> bool:
+        """Note that a server span has ended whose view needs no other span; return whether that still holds.
+
+        Args:
+            trace_id: Its trace.
+            span_id: Its id; it has no parent in this process.
+            tell: Says what it has to tell, should another span of its trace come.
+            now: The clock's time.
+        """
+        if not self.is_alone(trace_id, span_id):
+            return False
+        self._remember_alone(trace_id, self._traces.get(trace_id), (), tell, now)
+        return True
+
     def passed(self, trace_id: int, span_id: int, parent_id: int) -> bool:
         """Note that a span has ended that has nothing to tell, as most; return whether that was all.
 
@@ -329,9 +347,10 @@ class Requests:
         lone = self._lone.pop(trace_id)
         trace = self._traces[trace_id] = _Trace()
         trace.watched = lone.watched
-        self._note_end(trace, lone.link, lone.said, lone.request)
+        link, said, _, request = lone.tell()
+        self._note_end(trace, link, said, request)
         for name in lone.names:
-            trace.recorded.setdefault((lone.link.span_id, name), [0, 0])[False] += 1
+            trace.recorded.setdefault((link.span_id, name), [0, 0])[False] += 1
         self._over[trace_id] = lone.until
         return trace
 
@@ -340,18 +359,29 @@ class Requests:
     ) -> Sequence[Settled]:
         """Take a request of which no other span is known: nothing is to be joined, and nothing waits."""
         link, said, drafts, _ = span
-        if trace is not None:
-            self._forget(link.trace_id)
-        names = tuple(draft.name for draft in drafts if not draft.is_view)
-        until = now + 2 * self._wait
-        self._lone[link.trace_id] = _Lone(link, said, request, names, trace is not None, until)
-        for trace_id in list(islice(self._lone, _FORGOTTEN_AT_ONCE)):
-            if self._lone[trace_id].until > now and len(self._lone) <= _MOST_TRACES:
-                break
-            del self._lone[trace_id]
+        names = tuple([draft.name for draft in drafts if not draft.is_view])
+        self._remember_alone(link.trace_id, trace, names, partial(EndedSpan, link, said, (), request), now)
         if said is not None and not request.user_id and len(set(said.event_users)) == 1:
             request = request._replace(user_id=said.event_users[0])
         return [(draft, request) for draft in drafts]
+
+    def _remember_alone(
+        self,
+        trace_id: int,
+        trace: _Trace | None,
+        names: tuple[str, ...],
+        tell: Callable[[], EndedSpan],
+        now: float,
+    ) -> None:
+        if trace is not None:
+            self._forget(trace_id)
+        lone = self._lone
+        lone[trace_id] = _Lone(now + 2 * self._wait, trace is not None, names, tell)
+        for _ in range(_FORGOTTEN_AT_ONCE):
+            oldest = next(iter(lone), 0)
+            if not oldest or (lone[oldest].until > now and len(lone) <= _MOST_TRACES):
+                break
+            del lone[oldest]
 
     def _note_end(self, trace: _Trace, link: Link, said: Said | None, request: Request | None) -> None:
         span_id = link.span_id

@@ -11,7 +11,8 @@ from otel_analytics.mapping.identity import Link
 from otel_analytics.mapping.privacy import first_known
 from otel_analytics.mapping.values import Attributes, attributes_of
 
-_WHO: Final = frozenset((*semconv.USER_ID, *semconv.SESSION_ID))
+WHO: Final = frozenset((*semconv.USER_ID, *semconv.SESSION_ID))
+"""Attributes that say who it was."""
 _64_BITS = 2**64 - 1
 _THRESHOLD_DIGITS: Final = 14
 _THRESHOLD = re.compile(r"(?:^|;)th:([0-9a-f]{1,14})(?:;|$)")
@@ -24,27 +25,26 @@ class SpanReading(NamedTuple):
     Args:
         span: The span itself.
         attributes: Its attributes, a plain dict.
+        link: Its place among the spans of its trace in this process.
         trace_id: 32 hex digits.
         span_id: 16 hex digits.
         start: Nanoseconds since the epoch; the end of a span that has no start, 0 without either.
         user_id: Who the span says did it; empty where it does not.
         session_id: In which visit; empty where it does not.
+        has_events: Whether it has any.
         weight: How many spans it stands for, where only sampled ones are seen and their sampler says so.
     """
 
     span: Any
     attributes: Attributes
+    link: Link
     trace_id: str
     span_id: str
     start: int
     user_id: str
     session_id: str
+    has_events: bool
     weight: float | None = None
-
-    @property
-    def link(self) -> Link:
-        """Its place among the spans of its trace in this process."""
-        return link_of(self.span)
 
     @property
     def trace(self) -> dict[str, Any]:
@@ -68,17 +68,16 @@ def read(span: Any) -> SpanReading:
     """Read a span."""
     attributes = attributes_of(span)
     start = span.start_time or span.end_time or 0
-    context = span.context
+    link = link_of(span)
     # A span made by hand may have no context; its start still tells its events from others'.
-    trace_id, span_id = (context.trace_id, context.span_id) if context else (0, start & _64_BITS)
+    trace_id, span_id = link[:2] if link.trace_id else (0, start & _64_BITS)
+    user_id = session_id = ""
+    if not WHO.isdisjoint(attributes):
+        user_id = first_known(attributes, semconv.USER_ID)
+        session_id = first_known(attributes, semconv.SESSION_ID)
     return SpanReading(
-        span,
-        attributes,
-        f"{trace_id:032x}",
-        f"{span_id:016x}",
-        start,
-        first_known(attributes, semconv.USER_ID),
-        first_known(attributes, semconv.SESSION_ID),
+        *(span, attributes, link, f"{trace_id:032x}", f"{span_id:016x}", start, user_id, session_id),
+        has_events(span),
     )
 
 
@@ -101,10 +100,12 @@ def sample_weight(span: Any) -> float | None:
 
 def tells_nothing(span: Any) -> bool:
     """Whether a span that is no server span has neither events nor anybody's name: most have not."""
-    # The public `events` copies them, which would be most of what such a span costs.
-    if getattr(span, "_events", True) and span.events:
-        return False
-    return _WHO.isdisjoint(attributes_of(span))
+    return not has_events(span) and WHO.isdisjoint(attributes_of(span))
+
+
+def has_events(span: Any) -> bool:
+    """Whether a span has events; the public `events` copies them, which most spans need not pay for."""
+    return bool(getattr(span, "_events", True) and span.events)
 
 
 def link_of(span: Any) -> Link:

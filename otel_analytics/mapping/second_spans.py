@@ -25,6 +25,7 @@ from otel_analytics.mapping.values import first_text
 
 _SELF_TRACING: Final = frozenset({"fastapi", "starlette"})
 _NESTING: Final = frozenset({"opentelemetry.instrumentation.aiohttp_server"})
+_DOUBLING: Final = _SELF_TRACING | _NESTING
 _MOST_PATHS = 256
 _MOST_PER_PATH = 64
 _MOST_UNPAIRED = 4096
@@ -66,6 +67,11 @@ class SecondSpans:
             self._waiting.clear()  # a second span ends within milliseconds
         self._waiting.setdefault((*request, inner), deque(maxlen=_MOST_PER_PATH)).append(times)
         return False
+
+    def is_single(self, call: Call, span: Any) -> bool:
+        """Whether a server span's request has no other one, as far as can be told beforehand."""
+        scope = span.instrumentation_scope
+        return not (self._waiting or call.mounted or (scope and scope.name in _DOUBLING))
 
     def _take(self, key: Any, times: _Times) -> bool:
         waiting = self._waiting.get(key)

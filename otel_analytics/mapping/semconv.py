@@ -64,6 +64,13 @@ CONTENT_ID: Final[Keys] = ("analytics.content_id",)
 CONTENT_TYPE: Final[Keys] = ("analytics.content_type",)
 IGNORE: Final = "analytics.ignore"
 
+OF_CALLS: Final[Keys] = (
+    *(*METHOD, *METHOD_ORIGINAL, *ROUTE, *HTTP_STATUS, SYNTHETIC, *USER_AGENT),
+    *(*RPC_SYSTEM, *RPC_SERVICE, *RPC_METHOD, *RPC_STATUS, *FAAS, *FAAS_NAME),
+    *(*CONTENT_ID, *CONTENT_TYPE, IGNORE, *PURPOSE),
+)
+"""All that says which call a server span is, beside its path."""
+
 EVENT_NAME: Final[Keys] = ("event.name",)
 """The name of a log-based event, where the record has no field for it."""
 

@@ -6,30 +6,41 @@ its field, what JSON cannot say is replaced when the event is encoded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache, partial
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from otel_analytics.contract import Kind
+from otel_analytics.contract import CallView, Kind, rfc3339
 from otel_analytics.events import OBJECTS, Form
-from otel_analytics.mapping import semconv
+from otel_analytics.mapping import ids, semconv
 from otel_analytics.mapping.address import client_address
-from otel_analytics.mapping.calls import Call, describe, is_call
-from otel_analytics.mapping.endpoint import EndpointCap, Tally
+from otel_analytics.mapping.calls import FUNCTION, RPC, Call, describe, is_call
+from otel_analytics.mapping.endpoint import OTHER, EndpointCap, Tally
 from otel_analytics.mapping.engagements import IGNORED, Occurrence, drafted, span_events
-from otel_analytics.mapping.identity import Draft, EndedSpan, Request, Requests, Said
+from otel_analytics.mapping.identity import Draft, EndedSpan, Link, Request, Requests, Said
 from otel_analytics.mapping.options import MappingOptions
-from otel_analytics.mapping.privacy import is_redacted
-from otel_analytics.mapping.reading import NotMade, SpanReading, link_of, read, sample_weight, tells_nothing
+from otel_analytics.mapping.privacy import first_known, is_redacted
+from otel_analytics.mapping.reading import (
+    WHO,
+    NotMade,
+    SpanReading,
+    has_events,
+    link_of,
+    read,
+    sample_weight,
+    tells_nothing,
+)
 from otel_analytics.mapping.second_spans import SecondSpans
-from otel_analytics.mapping.values import as_text, first_text, is_true
-from otel_analytics.mapping.views import view
+from otel_analytics.mapping.statuses import NO_SUCH_ROUTE
+from otel_analytics.mapping.values import Attributes, as_text, attributes_of, first_text, is_true
+from otel_analytics.mapping.views import duration_of, service_name, view, viewed
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
 EXCLUDED: Final = "excluded"
-_WHO: Final = frozenset((*semconv.USER_ID, *semconv.SESSION_ID))
+_MOST_SHARED: Final = 4_096
 
 
 class Mapped(NamedTuple):
@@ -44,11 +55,41 @@ class Mapped(NamedTuple):
     dropped: Sequence[NotMade]
 
 
+class _SharedCall(NamedTuple):
+    """What a call shares with all others whose spans say the same of it.
+
+    Args:
+        call: The call.
+        content_id: What is viewed, where the span names it; else empty.
+        common: What their views have in common, as long as no other span of a request says otherwise.
+        not_viewed: Why there is none.
+        most_slashes: A path of more of them may be that of a mounted application.
+    """
+
+    call: Call
+    content_id: str
+    common: CallView
+    not_viewed: NotMade | None
+    most_slashes: int
+
+
+class Whole(NamedTuple):
+    """A server span that is a request all by itself.
+
+    Args:
+        view: Its view, or why there is none.
+        tell: Says of it what `SpanMapper.read` does, but for the view.
+    """
+
+    view: Any
+    tell: Callable[[], EndedSpan]
+
+
 class SpanMapper:
     """Maps spans to drafts of events; safe to call from several threads, never raises for what a span holds.
 
-    Its only state: the raw endpoints seen so far, for their cap, requests that may have a second span, and
-    how many ids came redacted.
+    Its only state: the raw endpoints seen so far, for their cap, requests that may have a second span, how
+    many ids came redacted, and what calls share, so that most of it is found once.
 
     Args:
         options: How spans become events.
@@ -61,6 +102,8 @@ class SpanMapper:
         self._cap = EndpointCap(options.max_endpoints)
         self._second_spans = SecondSpans()
         self._redacted = Tally()
+        self._shared: dict[Any, _SharedCall] = {}
+        self._service: tuple[Any, str] = None, ""
 
     def take_folded_endpoints(self) -> int:
         """Return how many calls were folded into ``{other}`` since this was asked last."""
@@ -96,61 +139,186 @@ class SpanMapper:
         link = reading.link
         if sampled_only and (weight := sample_weight(span)) is not None:
             reading = reading._replace(weight=weight)
-        call = self._call(reading) if is_server else None
+        shared = self._call(reading) if is_server else None
         drafts: list[Draft] = []
         event_users: tuple[str, ...] = ()
-        is_second = call is not None and self._second_spans.is_second(call, reading)
-        if call and not is_second:
-            drafts.append(Draft(link, partial(self._view, call, reading), is_view=True))
-        if span.events:
+        is_second = shared is not None and self._second_spans.is_second(shared.call, reading)
+        if shared and not is_second:
+            drafts.append(Draft(link, partial(self._view, shared, reading), is_view=True))
+        if reading.has_events:
             business = self.draft_all(span_events(reading))
             drafts += business
             event_users = tuple(draft.user_id for draft in business if draft.user_id)
-        self._note_redacted(reading)
+        if not WHO.isdisjoint(reading.attributes) and _has_redacted(reading.attributes):
+            self._redacted.add()
         said = None
         if reading.user_id or reading.session_id or event_users:
             said = Said(reading.user_id, reading.session_id, event_users)
-        request = self._request(call, reading, has_view=not is_second) if call else None
+        request = self._request(shared, reading, has_view=not is_second) if shared else None
         return EndedSpan(link, said, drafts, request)
+
+    def read_whole(self, span: ReadableSpan, *, sampled_only: bool = False) -> Whole | None:
+        """Return the view of a server span to which no other is joined, without the detour of a draft.
+
+        Returns:
+            `None` where it takes more than one look: a call not seen before, events, a placeholder for a
+            user, a span whose request may have a second one.
+        """
+        attributes, context = attributes_of(span), span.context
+        shared = None if has_events(span) else self._known_call(attributes, _key(attributes, span))
+        start, end = span.start_time, span.end_time
+        if shared is None or not start or not end or not self._second_spans.is_single(shared.call, span):
+            return None
+        user_id = session_id = ""
+        if not WHO.isdisjoint(attributes):
+            if _has_redacted(attributes):
+                return None
+            user_id = first_known(attributes, semconv.USER_ID)
+            session_id = first_known(attributes, semconv.SESSION_ID)
+        options = self._options
+        address = client_address(attributes, options.show_address, options.trusted_proxy_hops)
+        trace_id, span_id = f"{context.trace_id:032x}", f"{context.span_id:016x}"
+        made = shared.not_viewed or self._form.call(
+            shared.common,
+            ids.view_id(trace_id, span_id),
+            rfc3339(start),
+            user_id,
+            session_id or ids.session_id(start, trace_id),
+            duration_of(shared.common, start, end),
+            address,
+            self._app_name(span),
+            trace_id,
+            span_id,
+            sample_weight(span) if sampled_only else None,
+        )
+        link = context.trace_id, context.span_id
+        return Whole(made, partial(_told, link, shared, user_id, session_id, address, start, end))
 
     def draft_all(self, occurrences: Iterable[Occurrence]) -> list[Draft]:
         """Return what of all that happened is a business event, as drafts."""
         found = (drafted(each, self._options, self._form) for each in occurrences)
         return [each for each in found if each is not None]
 
-    def _call(self, reading: SpanReading) -> Call | None:
-        if not is_call(reading.attributes):
+    def _call(self, reading: SpanReading) -> _SharedCall | None:
+        """Return what a server span's call shares with others; `None` where it is no call."""
+        attributes, span = reading.attributes, reading.span
+        if not is_call(attributes):
             return None
-        return describe(reading.attributes, reading.span, self._cap)
+        # Events may say how a call ended: a span with any is looked at each time.
+        key = None if reading.has_events else _key(attributes, span)
+        known = self._known_call(attributes, key)
+        if known is not None:
+            return known
+        call = describe(attributes, span, self._cap)
+        content_id = first_text(attributes, semconv.CONTENT_ID)
+        request = Request(method=call.method, route=call.endpoint, content_id=content_id)
+        common = viewed(call, request, attributes, self._options)
+        shared = _SharedCall(
+            call,
+            content_id,
+            common,
+            self._not_viewed(request, attributes),
+            call.endpoint.count("/"),
+        )
+        if key and _is_told_by_attributes(call):
+            if len(self._shared) >= _MOST_SHARED:
+                self._shared.clear()
+            self._shared[key] = shared
+        return shared
 
-    def _request(self, call: Call, reading: SpanReading, *, has_view: bool) -> Request:
-        attributes, options = reading.attributes, self._options
+    def _known_call(self, attributes: Attributes, key: tuple[Any, ...] | None) -> _SharedCall | None:
+        known = self._shared.get(key) if key else None
+        if known is None or first_text(attributes, semconv.PATH).count("/") > known.most_slashes:
+            return None
+        return known
+
+    def _request(self, shared: _SharedCall, reading: SpanReading, *, has_view: bool) -> Request:
+        options = self._options
         return Request(
             reading.user_id,
             reading.session_id,
-            call.method,
-            call.endpoint,
-            call.is_route,
-            first_text(attributes, semconv.CONTENT_ID),
-            client_address(attributes, options.show_address, options.trusted_proxy_hops),
+            shared.call.method,
+            shared.call.endpoint,
+            shared.call.is_route,
+            shared.content_id,
+            client_address(reading.attributes, options.show_address, options.trusted_proxy_hops),
             reading.start,
             reading.span.end_time or reading.start,
             has_view,
         )
 
-    def _view(self, call: Call, reading: SpanReading, request: Request) -> Any:
-        return self._not_viewed(request, reading) or view(call, request, reading, self._options, self._form)
+    def _view(self, shared: _SharedCall, reading: SpanReading, request: Request) -> Any:
+        common, not_viewed = shared.common, shared.not_viewed
+        if request.route is not common.route or request.content_id is not shared.content_id:
+            common = viewed(shared.call, request, reading.attributes, self._options)
+            not_viewed = self._not_viewed(request, reading.attributes)
+        return not_viewed or view(common, request, reading, self._app_name(reading.span), self._form)
 
-    def _not_viewed(self, request: Request, reading: SpanReading) -> NotMade | None:
-        if semconv.IGNORE in reading.attributes and is_true(reading.attributes[semconv.IGNORE]):
+    def _app_name(self, span: Any) -> str:
+        if self._options.app_name:
+            return self._options.app_name
+        # Remembered with its resource: a forked worker's spans have one of their own.
+        resource, name = self._service
+        if span.resource is not resource or resource is None:
+            resource, name = self._service = span.resource, service_name(span.resource)
+        return name
+
+    def _not_viewed(self, request: Request, attributes: Attributes) -> NotMade | None:
+        if semconv.IGNORE in attributes and is_true(attributes[semconv.IGNORE]):
             return NotMade(Kind.VIEW, IGNORED)
         if self._options.is_excluded(request.method, request.route):
             return NotMade(Kind.VIEW, EXCLUDED)
         return None
 
-    def _note_redacted(self, reading: SpanReading) -> None:
-        if _WHO.isdisjoint(reading.attributes):
-            return
-        said = (as_text(reading.attributes[key]) for key in _WHO if key in reading.attributes)
-        if any(is_redacted(text) for text in said):
-            self._redacted.add()
+
+def _has_redacted(attributes: Attributes) -> bool:
+    """Whether somebody has put a placeholder where a user or a session was."""
+    said = (as_text(attributes[key]) for key in WHO if key in attributes)
+    return any(is_redacted(text) for text in said)
+
+
+def _told(
+    link: tuple[int, int],
+    shared: _SharedCall,
+    user_id: str,
+    session_id: str,
+    address: str | None,
+    start: int,
+    end: int,
+) -> EndedSpan:
+    call = shared.call
+    said = Said(user_id, session_id) if user_id or session_id else None
+    request = Request(
+        *(user_id, session_id, call.method, call.endpoint, call.is_route, shared.content_id, address),
+        *(start, end),
+    )
+    return EndedSpan(Link(*link), said, (), request)
+
+
+def _is_told_by_attributes(call: Call) -> bool:
+    """Whether neither a path nor a name of its span, nor what came before it, made a call what it is."""
+    if call.endpoint == "/" and call.status in NO_SUCH_ROUTE:
+        return False  # of the path `/` only
+    by_name = call.is_route if call.method not in (RPC, FUNCTION) else call.method == RPC
+    return by_name and not call.mounted and call.endpoint != OTHER
+
+
+def _key(attributes: Attributes, span: Any) -> tuple[Any, ...] | None:
+    """Return all that tells calls from each other beside their paths and events; `None`: it is no key."""
+    pick, scope = _picker(tuple(attributes)), span.instrumentation_scope
+    key = (pick, pick(attributes), span.status.status_code, scope and scope.name)
+    try:
+        hash(key)
+    except TypeError:  # a sequence
+        return None
+    return key
+
+
+@lru_cache(maxsize=1024)
+def _picker(names: tuple[str, ...]) -> Callable[[Attributes], Any]:
+    """Return what picks the values that say which call it is, where attributes have these names.
+
+    An instrumentation gives all its spans the same.
+    """
+    telling = [name for name in semconv.OF_CALLS if name in names]
+    return itemgetter(*telling) if telling else len

@@ -44,6 +44,8 @@ def first_int(attributes: Mapping[str, Any], keys: tuple[str, ...]) -> int | Non
         value = attributes.get(key)
         if type(value) is int:
             return value
+        if type(value) is float and value.is_integer():  # as JSON may write it
+            return int(value)
         if value is not None and (text := as_text(value)).isascii() and text.isdigit():
             return int(text[:9])
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from otel_analytics.contract import CallMetadata, rfc3339
+from otel_analytics.contract import CallView, rfc3339
 from otel_analytics.events import EncodedEvent, Event, Form
 from otel_analytics.mapping import ids, semconv
 from otel_analytics.mapping.calls import WEBSOCKET, Call
@@ -13,7 +13,7 @@ from otel_analytics.mapping.exclusions import HEALTH_CHECK, PREFETCH, is_prefetc
 from otel_analytics.mapping.identity import Request
 from otel_analytics.mapping.options import MappingOptions
 from otel_analytics.mapping.reading import SpanReading
-from otel_analytics.mapping.values import first_text
+from otel_analytics.mapping.values import Attributes, first_text
 
 CONTENT_TYPE: Final = "post"
 """The contract's content type of an API call."""
@@ -26,65 +26,75 @@ _NANOS_PER_MILLI = 1e6
 
 
 def view(
-    call: Call, request: Request, reading: SpanReading, options: MappingOptions, form: Form
+    call: CallView, request: Request, reading: SpanReading, app_name: str, form: Form
 ) -> Event | EncodedEvent:
     """Return an API call's view.
 
     Args:
-        call: The API call.
+        call: What it shares with other calls.
         request: What its spans together tell.
         reading: Its server span.
-        options: How spans become events.
+        app_name: The service.
         form: What the view is made as.
     """
-    span, attributes = reading.span, reading.attributes
-    user_agent = first_text(attributes, semconv.USER_AGENT)[:_LONGEST_USER_AGENT]
-    agent = options.read_agent(user_agent)
-    return form.view(
-        ids.view_id(reading.trace_id, reading.span_id),
-        rfc3339(reading.start),
-        request.viewed,
-        first_text(attributes, semconv.CONTENT_TYPE) or CONTENT_TYPE,
-        request.session_id or ids.session_id(reading.start, reading.trace_id),
-        agent.device,
-        options.app_name or _service_name(span),
-        request.user_id or None,
-        None if call.method == WEBSOCKET else _duration(span.start_time, span.end_time),
+    trace_id, span_id, start = reading.trace_id, reading.span_id, reading.start
+    return form.call(
+        call,
+        ids.view_id(trace_id, span_id),
+        rfc3339(start),
+        request.user_id,
+        request.session_id or ids.session_id(start, trace_id),
+        duration_of(call, reading.span.start_time, reading.span.end_time),
         request.address,
-        metadata=_metadata(call, request.route, reading, user_agent, agent),
-    )
-
-
-def _metadata(call: Call, route: str, reading: SpanReading, user_agent: str, agent: Agent) -> CallMetadata:
-    has_trace = reading.span.context is not None
-    return CallMetadata(
-        call.method,
-        route,
-        reading.trace_id if has_trace else "",
-        reading.span_id if has_trace else "",
-        call.status,
-        user_agent,
-        call.original_method[:_LONGEST_METHOD],
-        agent.bot or semconv.SYNTHETIC in reading.attributes,
-        _mark(call.method, route, reading, agent),
+        app_name,
+        trace_id if reading.link.trace_id else "",
+        span_id,
         reading.weight,
     )
 
 
-def _mark(method: str, route: str, reading: SpanReading, agent: Agent) -> str:
+def viewed(call: Call, request: Request, attributes: Attributes, options: MappingOptions) -> CallView:
+    """Return what the view of an API call shares with those of other calls.
+
+    Args:
+        call: The API call.
+        request: What the call's spans together tell.
+        attributes: The server span's.
+        options: How spans become events.
+    """
+    route = request.route
+    user_agent = first_text(attributes, semconv.USER_AGENT)[:_LONGEST_USER_AGENT]
+    agent = options.read_agent(user_agent)
+    return CallView(
+        request.viewed,
+        first_text(attributes, semconv.CONTENT_TYPE) or CONTENT_TYPE,
+        agent.device,
+        call.method,
+        route,
+        call.status,
+        user_agent,
+        call.original_method[:_LONGEST_METHOD],
+        agent.bot or semconv.SYNTHETIC in attributes,
+        _mark(call.method, route, attributes, agent),
+    )
+
+
+def _mark(method: str, route: str, attributes: Attributes, agent: Agent) -> str:
     if agent.health_check:
         return HEALTH_CHECK
-    return mark_of(method, route) or (PREFETCH if is_prefetch(reading.attributes) else "")
+    return mark_of(method, route) or (PREFETCH if is_prefetch(attributes) else "")
 
 
-def _duration(start: int | None, end: int | None) -> float | None:
-    """Return milliseconds, with the microseconds that clocks really give."""
-    if start is None or end is None:
+def duration_of(call: CallView, start: int | None, end: int | None) -> float | None:
+    """Return milliseconds, with the microseconds that clocks really give; a websocket's say nothing."""
+    if start is None or end is None or call.method == WEBSOCKET:
         return None
-    return round((end - start) / _NANOS_PER_MILLI, 3) if end > start else 0.0
+    if end <= start:
+        return 0
+    millis = round((end - start) / _NANOS_PER_MILLI, 3)
+    return int(millis) if millis.is_integer() else millis
 
 
-def _service_name(span: Any) -> str:
-    # Never remembered: a forked worker's spans have a resource of their own.
-    resource = span.resource
+def service_name(resource: Any) -> str:
+    """Return the name of the service that a resource describes."""
     return (resource and first_text(resource.attributes, semconv.SERVICE_NAME)) or UNKNOWN_SERVICE

@@ -145,7 +145,7 @@ class SpanIntake:
         with state.lock:
             settled = state.requests.started(link, time.monotonic(), is_server=is_server, said=said)
         if settled:
-            self._hand_on(settled)
+            self._hand_on(self._made(settled))
 
     def passed(self, span: ReadableSpan) -> bool:
         """Let an ended span pass that has nothing to tell; return whether that was all there is to do.
@@ -173,20 +173,33 @@ class SpanIntake:
             is_first: Whether the spans come straight from the SDK: an exporter for the same collector then
                 leaves them alone.
         """
-        settled: list[Settled] = []
+        state = self._state()
+        made: list[Any] = []
         doubles = 0
         for span in spans:
             if not is_first and getattr(span, _TAKEN_BY, None) == self._mark:
                 doubles += 1
                 continue
-            ended = self._read(span, is_first=is_first)
-            if ended is None:
-                continue
-            settled += self._join(ended)
-            if is_first and ended.drafts:
+            view = self._whole(span, state, is_first=is_first)
+            if view is not None:
+                made.append(view)
+                is_telling = True
+            else:
+                ended = self._read(span, is_first=is_first)
+                if ended is None:
+                    continue
+                is_telling = bool(ended.drafts)
+                with state.lock:
+                    settled = state.requests.ended(ended, time.monotonic())
+                made += self._made(settled)
+            if is_first and is_telling:
                 setattr(span, _TAKEN_BY, self._mark)
-        if settled:
-            self._hand_on(settled, patience_millis)
+            if state.servers:
+                state.servers.pop(span.context.span_id if span.context else 0, None)
+        if state.requests.waiting:
+            made += self._made(self._released(state))
+        if made:
+            self._hand_on(made, patience_millis)
         if doubles:
             self.client.note("taken_twice", doubles, _TAKEN_TWICE)
 
@@ -204,7 +217,7 @@ class SpanIntake:
                     settled += state.requests.happened(draft, time.monotonic())
             else:
                 settled.append((draft, NO_REQUEST))
-        self._hand_on([*settled, *self._released(state)])
+        self._hand_on(self._made([*settled, *self._released(state)]))
 
     def release(self) -> None:
         """Hand on whatever waits, with what is known by now."""
@@ -217,7 +230,7 @@ class SpanIntake:
         finally:
             state.lock.release()
         state.wake.set()
-        self._hand_on(settled)
+        self._hand_on(self._made(settled))
 
     def tell(self, occurrence: Occurrence) -> None:
         """Take what application code tells, which is meant to be a business event.
@@ -271,6 +284,25 @@ class SpanIntake:
         said = Said(first_known(trusted, semconv.USER_ID), first_known(trusted, semconv.SESSION_ID))
         return said if said.user_id or said.session_id else None
 
+    def _whole(self, span: ReadableSpan, state: _State, *, is_first: bool) -> Any:
+        """Return what a span gives that is a whole request, as many are; `None` where it may not be one."""
+        try:
+            context, parent = span.context, span.parent
+            if span.kind is not _SERVER or context is None or not (parent is None or parent.is_remote):
+                return None
+            trace_id, span_id = context.trace_id, context.span_id
+            with state.lock:
+                if not state.requests.is_alone(trace_id, span_id):
+                    return None
+            whole = self.mapper.read_whole(span, sampled_only=not is_first)
+        except Exception:  # noqa: BLE001 - to be looked at with more care
+            return None
+        if whole is None:
+            return None
+        with state.lock:
+            is_alone = state.requests.passed_alone(trace_id, span_id, whole.tell, time.monotonic())
+        return whole.view if is_alone else None
+
     def _read(self, span: ReadableSpan, *, is_first: bool) -> EndedSpan | None:
         try:
             ended = self.mapper.read(span, sampled_only=not is_first)
@@ -281,13 +313,6 @@ class SpanIntake:
         if span.dropped_events:
             self.client.note("span_limits", span.dropped_events, _SPAN_LIMITS)
         return ended
-
-    def _join(self, ended: EndedSpan) -> Sequence[Settled]:
-        state = self._state()
-        state.servers.pop(ended.link.span_id, None)
-        with state.lock:
-            settled = state.requests.ended(ended, time.monotonic())
-        return [*settled, *self._released(state)] if state.requests.waiting else settled
 
     def _released(self, state: _State) -> Sequence[Settled]:
         """Return what may not wait: all, where nobody would come back for it."""
@@ -318,7 +343,7 @@ class SpanIntake:
                 state.wake.wait(max(due - time.monotonic(), _SHORTEST_SLEEP))
                 with state.lock:
                     settled = state.requests.due(time.monotonic())
-                self._hand_on(settled)
+                self._hand_on(self._made(settled))
         finally:
             with state.lock:
                 if state.timer is me:
@@ -337,19 +362,23 @@ class SpanIntake:
             state.timer = None if due is None else me
             return due
 
-    def _hand_on(self, settled: Sequence[Settled], patience_millis: float = 0) -> None:
-        events = []
+    def _made(self, settled: Sequence[Settled]) -> list[Any]:
+        """Return the events of drafts, or why there are none."""
+        made = []
         for draft, request in settled:
             try:
-                made = draft.make(request)
-            except Exception:  # noqa: BLE001 - an attribute of somebody's own class
+                made.append(draft.make(request))
+            except Exception:  # noqa: BLE001, PERF203 - an attribute of somebody's own class
                 logger.debug("an event could not be made", exc_info=True)
                 self.client.refuse("invalid")
-                continue
-            if isinstance(made, NotMade):
-                self.client.refuse(made.reason)
-            else:
-                events.append(made)
+        return made
+
+    def _hand_on(self, made: Sequence[Any], patience_millis: float = 0) -> None:
+        events = [each for each in made if not isinstance(each, NotMade)]
+        if len(events) < len(made):
+            for each in made:
+                if isinstance(each, NotMade):
+                    self.client.refuse(each.reason)
         self.client.submit(events, patience_millis=patience_millis)
         self._note()
 
