@@ -109,6 +109,8 @@ def test_credentials_never_reach_an_endpoint() -> None:
         (r"^articles/(?P<year>[0-9]{4})/(?P<slug>[\w-]+(?:\.html)?)/\Z", "/articles/{year}/{slug}/"),
         (r"/items/(\d+)", "/items/{var}"),
         (r"^v1\.0/items/?$", "/v1.0/items/"),
+        (r"^/?api/v(?P<version>(1|2))/users/(?P<id>[0-9]+)/?$", "/api/v{version}/users/{id}/"),
+        ("/a(b)?token=x", "/a{var}"),
         ("/a?b=c", "/a"),
         ("*", "*"),
         ("", "/"),
@@ -205,6 +207,7 @@ def content_id(shared: Any, span: Any) -> str:
         (LAMBDA, "/prod/items/3", "/prod/items/3", 200, "/prod/items/{id}"),
         (LAMBDA, "/login", "/login", 403, "{unmatched}"),
         (OTELHTTP, "/items/3", "/items/3", 200, "/items/{id}"),
+        ("loongsuite.instrumentation.nethttp", "/items/3", "/items/3", 200, "/items/{id}"),
         # true routes of the same instrumentations
         (ASGI, "/items/3", "/items/{id}", 404, "/items/{id}"),
         (LAMBDA, "/items/3", "/items/{id}", 404, "/items/{id}"),

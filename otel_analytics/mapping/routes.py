@@ -19,6 +19,12 @@ RAW_PATH_SCOPES: Final = frozenset(
         "opentelemetry.instrumentation.aws_lambda",
         # Before Go 1.22 there was no pattern to report, and the path was.
         "go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp",
+        # Alibaba's agent for Go reports the path where it does not ask the framework for a pattern.
+        "loongsuite.instrumentation.nethttp",
+        "loongsuite.instrumentation.fasthttp",
+        "loongsuite.instrumentation.fiber",
+        "loongsuite.instrumentation.fiber.v3",
+        "loongsuite.instrumentation.hertz",
     }
 )
 """Instrumentations whose route is the raw path where it equals the path."""
@@ -48,8 +54,8 @@ _QUERY_SIGN = r"[?#]|%(?:25)*(?:3[fF]|23)"
 _SYNTAX_OR_QUERY = re.compile(rf"{_SYNTAX.pattern}|(?P<query>{_QUERY_SIGN})")
 
 _REGEX = re.compile(r"\^|\(|\\|\$$")
-_GROUP = re.compile(r"\((?:\?P?<(\w+)>|\?:)?[^()]*\)[?*+]?")
-_REGEX_SIGNS = re.compile(r"\\[AZz]|[\^$]|\\(?=[./-])")
+_GROUP = re.compile(r"\((?:\?P?<(\w+)>|\?:)?[^()]*\)(?:[*+]|\?(?=[/.\-(\[{)|^$\\]|$))?")
+_REGEX_SIGNS = re.compile(r"\\[AZz]|[\^$]|\\(?=[./-])|(?<=/)\?(?!\w*=)")
 
 # What a router falls back to: ASP.NET's `{*route}`, AWS's `{proxy+}` and `$default`, Spring's `/**`, and of
 # the others only where nothing stands before it; `/files/{path:path}` is a parameter that somebody meant.
