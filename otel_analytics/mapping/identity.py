@@ -82,6 +82,7 @@ class Request(NamedTuple):
         start: Nanoseconds since the epoch.
         end: The same.
         has_view: Whether its server span has a view, rather than another span that is known to serve it too.
+        failure: The status of an answer that says that the server failed.
     """
 
     user_id: str = ""
@@ -94,6 +95,7 @@ class Request(NamedTuple):
     start: int = 0
     end: int = 0
     has_view: bool = True
+    failure: int | str | None = None
 
     @property
     def viewed(self) -> str:

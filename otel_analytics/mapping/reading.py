@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 from otel_analytics.contract import Kind
 from otel_analytics.mapping import semconv
 from otel_analytics.mapping.identity import Link
-from otel_analytics.mapping.privacy import first_known
+from otel_analytics.mapping.privacy import first_id
 from otel_analytics.mapping.values import Attributes, attributes_of
 
 _WHO: Final = frozenset((*semconv.USER_ID, *semconv.SESSION_ID))
@@ -77,8 +77,8 @@ def read(span: Any) -> SpanReading:
         f"{trace_id:032x}",
         f"{span_id:016x}",
         start,
-        first_known(attributes, semconv.USER_ID),
-        first_known(attributes, semconv.SESSION_ID),
+        first_id(attributes, semconv.USER_ID),
+        first_id(attributes, semconv.SESSION_ID),
     )
 
 

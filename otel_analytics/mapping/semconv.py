@@ -45,10 +45,12 @@ X_FORWARDED_FOR: Final[Keys] = (
 )
 FORWARDED: Final[Keys] = ("http.request.header.forwarded", "rpc.grpc.request.metadata.forwarded")
 
-USER_ID: Final[Keys] = ("user.id", "enduser.id", "enduser.pseudo.id")
+USER_ID: Final[Keys] = ("user.id", "enduser.id", "enduser.pseudo.id", "user_id", "app.user.id")
+"""The conventions' names, then what public code and the OpenTelemetry demo write; never e-mail or a name."""
+CUSTOMER_ID: Final[Keys] = ("customer.id", "customer_id")
+USER_ID_OF_EVENT: Final[Keys] = (*USER_ID, *CUSTOMER_ID)
+"""Who pays is the user; whose record a span below looks up need not be, so there a customer is nobody."""
 SESSION_ID: Final[Keys] = ("session.id",)
-USER_ID_OF_EVENT: Final[Keys] = (*USER_ID, "user_id")
-"""A keyword argument of Python has no dots, so on business events the other spelling is read too."""
 SERVICE_NAME: Final[Keys] = ("service.name",)
 
 TARGET_ID: Final[Keys] = ("target.id", "target_id")
@@ -64,12 +66,9 @@ EVENT_NAME: Final[Keys] = ("event.name",)
 EXCEPTION_EVENT: Final = "exception"
 EXCEPTION_TYPE: Final[Keys] = ("exception.type",)
 
-URL_VALUES: Final = frozenset(PATH)
-"""Attributes whose query string and credentials are cut off wherever they are passed on."""
-
 NOT_PASSED_ON: Final = frozenset(
     (
-        *(*USER_ID_OF_EVENT, *SESSION_ID, *TARGET_ID, *TARGET_TYPE, *METRIC_TYPE, *EVENT_NAME),
+        *(*USER_ID, *SESSION_ID, *TARGET_ID, *TARGET_TYPE, *METRIC_TYPE, *EVENT_NAME),
         *(IGNORE, "url.query", "url.fragment"),
     )
 )

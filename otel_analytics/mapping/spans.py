@@ -14,14 +14,16 @@ from otel_analytics.contract import Kind
 from otel_analytics.events import OBJECTS, Form
 from otel_analytics.mapping import semconv
 from otel_analytics.mapping.address import client_address
+from otel_analytics.mapping.business import BusinessNames
 from otel_analytics.mapping.calls import Call, describe, is_call
 from otel_analytics.mapping.endpoint import EndpointCap, Tally
 from otel_analytics.mapping.engagements import IGNORED, Occurrence, drafted, span_events
 from otel_analytics.mapping.identity import Draft, EndedSpan, Request, Requests, Said
 from otel_analytics.mapping.options import MappingOptions
-from otel_analytics.mapping.privacy import is_redacted
+from otel_analytics.mapping.privacy import bare_text, is_redacted
 from otel_analytics.mapping.reading import NotMade, SpanReading, link_of, read, sample_weight, tells_nothing
 from otel_analytics.mapping.second_spans import SecondSpans
+from otel_analytics.mapping.statuses import FAILURES
 from otel_analytics.mapping.values import as_text, first_text, is_true
 from otel_analytics.mapping.views import view
 
@@ -61,6 +63,7 @@ class SpanMapper:
         self._cap = EndpointCap(options.max_endpoints)
         self._second_spans = SecondSpans()
         self._redacted = Tally()
+        self.business = BusinessNames(options.business_events)
 
     def take_folded_endpoints(self) -> int:
         """Return how many calls were folded into ``{other}`` since this was asked last."""
@@ -115,7 +118,7 @@ class SpanMapper:
 
     def draft_all(self, occurrences: Iterable[Occurrence]) -> list[Draft]:
         """Return what of all that happened is a business event, as drafts."""
-        found = (drafted(each, self._options, self._form) for each in occurrences)
+        found = (drafted(each, self.business, self._options, self._form) for each in occurrences)
         return [each for each in found if each is not None]
 
     def _call(self, reading: SpanReading) -> Call | None:
@@ -131,11 +134,12 @@ class SpanMapper:
             call.method,
             call.endpoint,
             bool(first_text(attributes, semconv.ROUTE)),
-            first_text(attributes, semconv.CONTENT_ID),
+            bare_text(first_text(attributes, semconv.CONTENT_ID)),
             client_address(attributes, options.show_address, options.trusted_proxy_hops),
             reading.start,
             reading.span.end_time or reading.start,
             has_view,
+            call.status if call.status in FAILURES else None,
         )
 
     def _view(self, call: Call, reading: SpanReading, request: Request) -> Any:

@@ -45,6 +45,15 @@ GRPC_CODES: Final[Mapping[str, int]] = {
 }
 """gRPC's status codes, which the newest convention writes as names."""
 
+FAILURES: Final = frozenset(
+    (
+        *range(500, 600),
+        *(GRPC_CODES[name] for name in ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED")),
+        *(GRPC_CODES[name] for name in ("INTERNAL", "UNAVAILABLE", "DATA_LOSS")),
+    )
+)
+"""Statuses that are the server's fault (semantic conventions for HTTP and gRPC spans, "Status")."""
+
 _HTTP_STATUSES = range(100, 1000)
 _ACCEPTED_WEBSOCKET = 200
 _HTTP_CRASH = 500

@@ -12,6 +12,7 @@ from otel_analytics.mapping.device import Agent
 from otel_analytics.mapping.exclusions import is_health_endpoint
 from otel_analytics.mapping.identity import Request
 from otel_analytics.mapping.options import MappingOptions
+from otel_analytics.mapping.privacy import bare_short, bare_text
 from otel_analytics.mapping.reading import SpanReading
 from otel_analytics.mapping.values import first_text
 
@@ -38,13 +39,13 @@ def view(
         form: What the view is made as.
     """
     span, attributes = reading.span, reading.attributes
-    user_agent = first_text(attributes, semconv.USER_AGENT)[:_LONGEST_USER_AGENT]
+    user_agent = bare_short(first_text(attributes, semconv.USER_AGENT)[:_LONGEST_USER_AGENT])
     agent = options.read_agent(user_agent)
     return form.view(
         ids.view_id(reading.trace_id, reading.span_id),
         rfc3339(reading.start),
         request.viewed,
-        first_text(attributes, semconv.CONTENT_TYPE) or CONTENT_TYPE,
+        bare_text(first_text(attributes, semconv.CONTENT_TYPE)) or CONTENT_TYPE,
         request.session_id or ids.session_id(reading.start, reading.trace_id),
         agent.device,
         options.app_name or _service_name(span),
@@ -64,7 +65,7 @@ def _metadata(call: Call, route: str, reading: SpanReading, user_agent: str, age
         reading.span_id if has_trace else "",
         call.status,
         user_agent,
-        call.original_method[:_LONGEST_METHOD],
+        bare_text(call.original_method[:_LONGEST_METHOD]),
         agent.bot or semconv.SYNTHETIC in reading.attributes,
         agent.health_check or is_health_endpoint(route),
         reading.weight,

@@ -31,7 +31,7 @@ from otel_analytics.mapping import semconv
 from otel_analytics.mapping.engagements import Occurrence
 from otel_analytics.mapping.identity import NO_REQUEST, EndedSpan, Requests, Said, Settled
 from otel_analytics.mapping.options import options_from_config
-from otel_analytics.mapping.privacy import first_known
+from otel_analytics.mapping.privacy import first_id
 from otel_analytics.mapping.reading import NotMade, link_of, tells_nothing
 from otel_analytics.mapping.spans import SpanMapper
 
@@ -187,6 +187,8 @@ class SpanIntake:
                 setattr(span, _TAKEN_BY, self._mark)
         if settled:
             self._hand_on(settled, patience_millis)
+        elif self.mapper.business.had_near_misses:
+            self._note()
         if doubles:
             self.client.note("taken_twice", doubles, _TAKEN_TWICE)
 
@@ -268,7 +270,7 @@ class SpanIntake:
     def _said_by_baggage(self, context: Context | None) -> Said | None:
         sent = baggage.get_all(context)
         trusted = {key: sent[key] for key in self.client.config.trusted_baggage if key in sent}
-        said = Said(first_known(trusted, semconv.USER_ID), first_known(trusted, semconv.SESSION_ID))
+        said = Said(first_id(trusted, semconv.USER_ID), first_id(trusted, semconv.SESSION_ID))
         return said if said.user_id or said.session_id else None
 
     def _read(self, span: ReadableSpan, *, is_first: bool) -> EndedSpan | None:
@@ -360,9 +362,17 @@ class SpanIntake:
         redacted = self.mapper.take_redacted_ids()
         if redacted:
             self.client.note("ids_redacted", redacted, _REDACTED)
+        if self.mapper.business.had_near_misses:
+            self._note_near_misses()
         doubles = self._state().requests.take_doubles()
         if doubles:
             self.client.note("recorded_twice", doubles, _RECORDED_TWICE)
+
+    def _note_near_misses(self) -> None:
+        count, names = self.mapper.business.take_near_misses()
+        if count:
+            said = ", ".join(f"{name!r} ({near}?)" for name, near in names.items())
+            self.client.note("near_misses", count, f"{_NEAR_MISSES}: {said}")
 
     def _state(self) -> _State:
         try:
@@ -396,6 +406,7 @@ class _State:
 
 _FOLDED = "calls without a route were folded into {other}; see max_endpoints"
 _REDACTED = "spans came with a placeholder where a user or session was; their events are nobody's"
+_NEAR_MISSES = "events are no business events, though their names are nearly so; see business_events"
 _SPAN_LIMITS = "spans lost events before they came here; raise OTEL_SPAN_EVENT_COUNT_LIMIT"
 _UNKNOWN_EVENT = "an event that is no business event was tracked; name it in business_events"
 _RECORDED_TWICE = "events were recorded as a span event and as a log record, and are counted once"
