@@ -100,6 +100,8 @@ class CallMetadata(NamedTuple):
         method_original: What the client sent where ``method`` is ``_OTHER``.
         bot: Whether the client is none of flesh and blood.
         health_check: Whether nobody asked but an orchestrator.
+        operation: What a GraphQL request asked for, such as ``mutation Checkout``.
+        entry: Whether somebody outside made the call, rather than another traced service on their behalf.
         sample_weight: How many calls this one stands for, where a sampler says so.
     """
 
@@ -112,6 +114,8 @@ class CallMetadata(NamedTuple):
     method_original: str = ""
     bot: bool = False
     health_check: bool = False
+    operation: str = ""
+    entry: bool = False
     sample_weight: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -129,6 +133,8 @@ class CallMetadata(NamedTuple):
             self.method_original,
             self.bot,
             self.health_check,
+            self.operation,
+            self.entry,
         )
         trace = f',"traceId":"{self.trace_id}","spanId":"{self.span_id}"' if self.trace_id else ""
         weight = "" if self.sample_weight is None else f',"sampleWeight":{number_json(self.sample_weight)}'
@@ -137,7 +143,8 @@ class CallMetadata(NamedTuple):
 
 _CALL_KEYS = (
     *("method", "route", "traceId", "spanId", "statusCode"),
-    *("userAgent", "methodOriginal", "bot", "healthCheck", "sampleWeight"),
+    *("userAgent", "methodOriginal", "bot", "healthCheck", "operation"),
+    *("entry", "sampleWeight"),
 )
 
 
@@ -150,6 +157,8 @@ def _call_json(
     method_original: str,
     bot: bool,
     health_check: bool,
+    operation: str,
+    entry: bool,
 ) -> tuple[str, str]:
     """Return the JSON text before and after the trace's ids."""
     after = ""
@@ -163,6 +172,10 @@ def _call_json(
         after += ',"bot":true'
     if health_check:
         after += ',"healthCheck":true'
+    if operation:
+        after += f',"operation":{quote(operation)}'
+    if entry:
+        after += ',"entry":true'
     return f'"method":{quote(method)},"route":{quote(route)}', after
 
 

@@ -11,7 +11,9 @@ from otel_analytics.mapping.identity import Link
 from otel_analytics.mapping.privacy import first_id
 from otel_analytics.mapping.values import Attributes, attributes_of
 
-_WHO: Final = frozenset((*semconv.USER_ID, *semconv.SESSION_ID))
+_TOLD: Final = frozenset(
+    (*semconv.USER_ID, *semconv.SESSION_ID, *semconv.GRAPHQL_TYPE, *semconv.GRAPHQL_NAME)
+)
 _64_BITS = 2**64 - 1
 _THRESHOLD_DIGITS: Final = 14
 _THRESHOLD = re.compile(r"(?:^|;)th:([0-9a-f]{1,14})(?:;|$)")
@@ -100,11 +102,11 @@ def sample_weight(span: Any) -> float | None:
 
 
 def tells_nothing(span: Any) -> bool:
-    """Whether a span that is no server span has neither events nor anybody's name: most have not."""
+    """Whether a span that is no server span has neither events nor what its request needs: most have not."""
     # The public `events` copies them, which would be most of what such a span costs.
     if getattr(span, "_events", True) and span.events:
         return False
-    return _WHO.isdisjoint(attributes_of(span))
+    return _TOLD.isdisjoint(attributes_of(span))
 
 
 def link_of(span: Any) -> Link:

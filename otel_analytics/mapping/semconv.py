@@ -2,7 +2,7 @@
 
 Python instrumentations still emit the old names by default, the new ones with
 ``OTEL_SEMCONV_STABILITY_OPT_IN=http``, and both with ``http/dup``. Sources: the semantic conventions for HTTP
-(1.23 and before), RPC, FaaS, enduser, user, session and user-agent attributes.
+(1.23 and before), RPC, MCP, GraphQL, FaaS, enduser, user, session and user-agent attributes.
 """
 
 from __future__ import annotations
@@ -23,10 +23,28 @@ USER_AGENT: Final[Keys] = ("user_agent.original", "http.user_agent", "rpc.user_a
 RPC_SYSTEM: Final[Keys] = ("rpc.system.name", "rpc.system")
 RPC_SERVICE: Final[Keys] = ("rpc.service",)
 RPC_METHOD: Final[Keys] = ("rpc.method",)
-RPC_STATUS: Final[Keys] = ("rpc.grpc.status_code", "rpc.response.status_code", "rpc.status_code")
+RPC_STATUS: Final[Keys] = (
+    "rpc.grpc.status_code",
+    "rpc.response.status_code",
+    "rpc.connect_rpc.error_code",
+    "rpc.buf_connect.status_code",
+    "rpc.jsonrpc.error_code",
+    "rpc.status_code",
+)
+"""Connect RPC and JSON-RPC have an error code only where there was an error."""
+
+MCP_METHOD: Final[Keys] = ("mcp.method.name",)
+MCP_TARGET: Final[Keys] = ("gen_ai.tool.name", "gen_ai.prompt.name", "mcp.tool.name", "mcp.prompt.name")
+"""What an MCP method is about; of resources only the URI is known, which may hold anything."""
+ERROR_TYPE: Final[Keys] = ("error.type",)
+
+GRAPHQL_TYPE: Final[Keys] = ("graphql.operation.type",)
+GRAPHQL_NAME: Final[Keys] = ("graphql.operation.name",)
+GRAPHQL_DOCUMENT: Final[Keys] = ("graphql.document", "query")
 
 FAAS: Final[Keys] = ("faas.invocation_id", "faas.execution", "faas.trigger")
 FAAS_NAME: Final[Keys] = ("faas.name",)
+FAAS_TRIGGER: Final[Keys] = ("faas.trigger",)
 
 HTTP: Final[Keys] = (*METHOD, *SCHEME, *PATH, *ROUTE, *HTTP_STATUS)
 """A server span with any of these is an HTTP request (or, without a method, a websocket)."""
@@ -50,7 +68,7 @@ USER_ID: Final[Keys] = ("user.id", "enduser.id", "enduser.pseudo.id", "user_id",
 CUSTOMER_ID: Final[Keys] = ("customer.id", "customer_id")
 USER_ID_OF_EVENT: Final[Keys] = (*USER_ID, *CUSTOMER_ID)
 """Who pays is the user; whose record a span below looks up need not be, so there a customer is nobody."""
-SESSION_ID: Final[Keys] = ("session.id",)
+SESSION_ID: Final[Keys] = ("session.id", "mcp.session.id")
 SERVICE_NAME: Final[Keys] = ("service.name",)
 
 TARGET_ID: Final[Keys] = ("target.id", "target_id")
@@ -65,6 +83,7 @@ EVENT_NAME: Final[Keys] = ("event.name",)
 
 EXCEPTION_EVENT: Final = "exception"
 EXCEPTION_TYPE: Final[Keys] = ("exception.type",)
+EXCEPTION_MESSAGE: Final[Keys] = ("exception.message",)
 
 NOT_PASSED_ON: Final = frozenset(
     (

@@ -15,7 +15,7 @@ from otel_analytics.events import OBJECTS, Form
 from otel_analytics.mapping import semconv
 from otel_analytics.mapping.address import client_address
 from otel_analytics.mapping.business import BusinessNames
-from otel_analytics.mapping.calls import Call, describe, is_call
+from otel_analytics.mapping.calls import Call, describe, graphql_operation, is_call
 from otel_analytics.mapping.endpoint import EndpointCap, Tally
 from otel_analytics.mapping.engagements import IGNORED, Occurrence, drafted, span_events
 from otel_analytics.mapping.identity import Draft, EndedSpan, Request, Requests, Said
@@ -25,7 +25,7 @@ from otel_analytics.mapping.reading import NotMade, SpanReading, link_of, read, 
 from otel_analytics.mapping.second_spans import SecondSpans
 from otel_analytics.mapping.statuses import FAILURES
 from otel_analytics.mapping.values import as_text, first_text, is_true
-from otel_analytics.mapping.views import view
+from otel_analytics.mapping.views import LONGEST_USER_AGENT, view
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -111,8 +111,9 @@ class SpanMapper:
             event_users = tuple(draft.user_id for draft in business if draft.user_id)
         self._note_redacted(reading)
         said = None
-        if reading.user_id or reading.session_id or event_users:
-            said = Said(reading.user_id, reading.session_id, event_users)
+        operation = graphql_operation(reading.attributes, as_text(span.name))
+        if reading.user_id or reading.session_id or event_users or operation:
+            said = Said(reading.user_id, reading.session_id, event_users, operation)
         request = self._request(call, reading, has_view=not is_second) if call else None
         return EndedSpan(link, said, drafts, request)
 
@@ -140,7 +141,19 @@ class SpanMapper:
             reading.span.end_time or reading.start,
             has_view,
             call.status if call.status in FAILURES else None,
+            self._is_entry(reading),
         )
+
+    def _is_entry(self, reading: SpanReading) -> bool:
+        """Whether a call comes from outside: no span made it, or one in the browser or the app of a person.
+
+        A remote parent may as well be another service, which asks by an HTTP library's user agent.
+        """
+        parent = reading.span.parent
+        if parent is None:
+            return True
+        agent = first_text(reading.attributes, semconv.USER_AGENT) if parent.is_remote else ""
+        return bool(agent) and self._options.read_agent(agent[:LONGEST_USER_AGENT]).personal
 
     def _view(self, call: Call, reading: SpanReading, request: Request) -> Any:
         return self._not_viewed(request, reading) or view(call, request, reading, self._options, self._form)

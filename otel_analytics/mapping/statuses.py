@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from otel_analytics.mapping import semconv
-from otel_analytics.mapping.values import Attributes, first_int, first_text
+from otel_analytics.mapping.values import Attributes, as_text, first_int, first_text
 
 Status = int | str | None
 """An int for HTTP and gRPC, another RPC system's own text, `None` where nobody knows."""
@@ -23,6 +23,8 @@ Status = int | str | None
 SWITCHING_PROTOCOLS: Final = 101
 NO_SUCH_ROUTE: Final = frozenset({404, 405})
 UNIMPLEMENTED: Final = 12
+NO_SUCH_METHOD: Final = frozenset({UNIMPLEMENTED, -32601, "-32601"})
+"""What gRPC, and JSON-RPC 2.0 in its section 5.1, answer to a method that nobody implements."""
 
 GRPC_CODES: Final[Mapping[str, int]] = {
     "OK": 0,
@@ -69,6 +71,17 @@ _CLIENT_LEFT = frozenset(
 )
 """Exceptions of writing to a client that is gone."""
 _RPC_CRASH = GRPC_CODES["UNKNOWN"]
+_HTTP_OK = 200
+_CODES_OF_HTTP: Final[Mapping[int, int]] = {
+    400: GRPC_CODES["INTERNAL"],
+    401: GRPC_CODES["UNAUTHENTICATED"],
+    403: GRPC_CODES["PERMISSION_DENIED"],
+    404: UNIMPLEMENTED,
+    **dict.fromkeys((429, 502, 503, 504), GRPC_CODES["UNAVAILABLE"]),
+}
+"""What an answer that is none of the protocol means (gRPC, "HTTP to gRPC Status Code Mapping"; Connect has
+the same)."""
+_LONGEST_CODE = 64
 
 
 def http_status(attributes: Attributes, span: Any) -> int | None:
@@ -86,16 +99,38 @@ def websocket_status(attributes: Attributes, span: Any) -> int | None:
 
 
 def rpc_status(attributes: Attributes, span: Any) -> Status:
-    """Return a remote procedure call's code."""
-    code = first_int(attributes, semconv.RPC_STATUS)
+    """Return a remote procedure call's code; of what something before it answered, by its HTTP status."""
+    code = _rpc_code(attributes)
     if code == 0:
         return _RPC_CRASH if _raised(span) else 0
     if code is not None:
         return code
-    name = first_text(attributes, semconv.RPC_STATUS)
-    if name:
-        return GRPC_CODES.get(name.upper(), name)
+    http = first_int(attributes, semconv.HTTP_STATUS)
+    if http is not None and http in _HTTP_STATUSES and http != _HTTP_OK:
+        return _CODES_OF_HTTP.get(http, _RPC_CRASH)
     return _RPC_CRASH if _outcome(span) == "ERROR" else None
+
+
+def mcp_status(attributes: Attributes, span: Any) -> Status:
+    """Return an MCP request's JSON-RPC code, else the kind of its error; `None` for a success."""
+    code = _rpc_code(attributes)
+    if code is not None:
+        return code
+    return first_text(attributes, semconv.ERROR_TYPE) or None if _outcome(span) == "ERROR" else None
+
+
+def _rpc_code(attributes: Attributes) -> Status:
+    """Return a number, also where it is written as digits or by its name, or the text of another system."""
+    for key in semconv.RPC_STATUS:
+        value = attributes.get(key)
+        if type(value) is int:
+            return value
+        text = as_text(value)[:_LONGEST_CODE]
+        if text.isascii() and text.isdigit():
+            return int(text[:9])
+        if text:
+            return GRPC_CODES.get(text.upper(), text)
+    return None
 
 
 def _client_left(span: Any) -> bool:

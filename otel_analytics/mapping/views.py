@@ -22,7 +22,7 @@ UNKNOWN_SERVICE: Final = "unknown_service"
 """The OpenTelemetry specification's name for a service without one."""
 
 _LONGEST_METHOD = 64
-_LONGEST_USER_AGENT = 512
+LONGEST_USER_AGENT = 512
 _NANOS_PER_MILLI = 1e6
 
 
@@ -39,7 +39,7 @@ def view(
         form: What the view is made as.
     """
     span, attributes = reading.span, reading.attributes
-    user_agent = bare_short(first_text(attributes, semconv.USER_AGENT)[:_LONGEST_USER_AGENT])
+    user_agent = bare_short(first_text(attributes, semconv.USER_AGENT)[:LONGEST_USER_AGENT])
     agent = options.read_agent(user_agent)
     return form.view(
         ids.view_id(reading.trace_id, reading.span_id),
@@ -52,22 +52,26 @@ def view(
         request.user_id or None,
         None if call.method == WEBSOCKET else _duration(span.start_time, span.end_time),
         request.address,
-        metadata=_metadata(call, request.route, reading, user_agent, agent),
+        metadata=_metadata(call, request, reading, user_agent, agent),
     )
 
 
-def _metadata(call: Call, route: str, reading: SpanReading, user_agent: str, agent: Agent) -> CallMetadata:
+def _metadata(
+    call: Call, request: Request, reading: SpanReading, user_agent: str, agent: Agent
+) -> CallMetadata:
     has_trace = reading.span.context is not None
     return CallMetadata(
         call.method,
-        route,
+        request.route,
         reading.trace_id if has_trace else "",
         reading.span_id if has_trace else "",
         call.status,
         user_agent,
         bare_text(call.original_method[:_LONGEST_METHOD]),
         agent.bot or semconv.SYNTHETIC in reading.attributes,
-        agent.health_check or is_health_endpoint(route),
+        agent.health_check or is_health_endpoint(request.route),
+        request.operation,
+        request.entry,
         reading.weight,
     )
 
