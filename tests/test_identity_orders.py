@@ -171,6 +171,19 @@ def test_a_message_that_ends_after_its_post_is_counted_once_too(watched: bool) -
     assert [is_view for _, is_view in settled].count(True) == 1
 
 
+def test_a_message_that_begins_after_the_request_above_it_came_in_another_one() -> None:
+    requests = Requests(5)
+    above, below = Link(TRACE, 1), Link(TRACE, 2, 1)
+    first = EndedSpan(
+        above, None, (Draft(above, made, is_view=True),), Request(method="POST", start=0, end=9)
+    )
+    later = EndedSpan(
+        below, None, (Draft(below, made, is_view=True),), Request(method="MCP", start=20, end=30)
+    )
+    settled = [*requests.ended(first, 1), *requests.ended(later, 1)]
+    assert [request.method for _, request in settled] == ["POST", "MCP"]
+
+
 def test_messages_in_a_stream_are_calls_beside_it() -> None:
     settled = carried("MCP", "GET", post_first=False, watched=True)
     assert [request.viewed for request, is_view in settled if is_view] == ["MCP:a.B/C", "GET:/rpc"]

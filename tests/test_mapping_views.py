@@ -143,6 +143,47 @@ def test_status(attributes: dict[str, Any], fields: dict[str, Any], status: obje
     assert view_of({**http, **attributes}, **fields).metadata.get("statusCode") == status
 
 
+@pytest.mark.parametrize("recorded", [{"http.status_code": 500}, {}], ids=["500", "none"])
+@pytest.mark.parametrize(
+    ("kind", "message", "status"),
+    [
+        ("tornado.web.HTTPError", "HTTP 400: Bad Request (missing)", 400),
+        ("tornado.web.MissingArgumentError", "HTTP 400: Bad Request (Missing argument q)", 400),
+        ("falcon.errors.HTTPForbidden", "<HTTPForbidden: 403 Forbidden>", 403),
+        ("falcon.http_status.HTTPStatus", "204", 204),
+        ("falcon.redirects.HTTPMovedPermanently", "/x", 301),
+        ("starlette.exceptions.HTTPException", "404: The requested URL was not found.", 404),
+        ("fastapi.exceptions.HTTPException", "403: {'a': 1}", 403),
+        ("werkzeug.exceptions.NotFound", "404 Not Found: The requested URL was not found.", 404),
+        ("litestar.exceptions.http_exceptions.NotFoundException", "404: Not Found", 404),
+        ("aiohttp.web_exceptions.HTTPUnprocessableEntity", "Unprocessable Entity", 422),
+        ("pyramid.httpexceptions.HTTPFound", "The resource was found at", 302),
+        ("starlette.exceptions.HTTPException", "503: Busy", 503),
+        ("werkzeug.exceptions.HTTPException", "??? Unknown Error: x", 500),
+        ("tornado.web.HTTPError", "HTTP 700: Odd", 500),
+        ("tornado.httpclient.HTTPClientError", "HTTP 404: Not Found", 500),
+        ("aiohttp.client_exceptions.ClientResponseError", "404, message='Not Found'", 500),
+        ("ValueError", "404: no such thing", 500),
+        ("app.NotFound", "404", 500),
+        ("", "", 500),
+    ],
+)
+def test_an_exception_by_which_a_framework_answers_knows_the_status(
+    recorded: dict[str, Any], kind: str, message: str, status: int
+) -> None:
+    raised = make_event("exception", {"exception.type": kind, "exception.message": message})
+    view = view_of({"http.method": "GET", "http.route": "/a", **recorded}, events=[raised], status=ERROR)
+    assert view.metadata["statusCode"] == status
+
+
+def test_an_exception_that_was_answered_otherwise_says_nothing() -> None:
+    answer = {"exception.type": "starlette.exceptions.HTTPException", "exception.message": "404: x"}
+    view = view_of({**HTTP, "http.response.status_code": 422}, events=[make_event("exception", answer)])
+    assert view.metadata["statusCode"] == 422
+    last = [make_event("exception", answer), make_event("exception", {"exception.type": "ValueError"})]
+    assert view_of({"http.method": "GET"}, events=last, status=ERROR).metadata["statusCode"] == 500
+
+
 @pytest.mark.parametrize(
     ("attributes", "fields", "status"),
     [

@@ -616,7 +616,10 @@ def _is_carried(trace: _Trace, span_id: int) -> bool:
     if request is None or request.method not in _CARRIED:
         return False
     outer = trace.requests.get(trace.parents.get(span_id, 0))
-    return outer is not None and outer.method == _CARRIER
+    if outer is None or outer.method != _CARRIER:
+        return False
+    # The task of an MCP session goes on in the context of the request that began it.
+    return outer.start <= request.start <= outer.end
 
 
 def _joined(trace: _Trace, span_id: int) -> Request:

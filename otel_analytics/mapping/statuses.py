@@ -3,6 +3,8 @@
 Where instrumentations are silent or wrong, the rules here say what a reader of the figures expects:
 
 * without any status a span that failed is an unhandled exception: HTTP 500, gRPC 2 (`UNKNOWN`);
+* but an exception by which a framework answers is none: the client saw the status that it carries, be it
+  recorded as 500 (Tornado, Falcon) or not at all (an exception that leaves the instrumented application);
 * a client that left in the middle of the response is no 500, though writing to it raises: nobody knows what
   it saw, so there is no status;
 * gRPC for Python leaves status 0 on a call whose handler raised: an exception as the span's last event is 2;
@@ -11,7 +13,9 @@ Where instrumentations are silent or wrong, the rules here say what a reader of 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any, Final
 
 from otel_analytics.mapping import semconv
@@ -70,6 +74,15 @@ _CLIENT_LEFT = frozenset(
     }
 )
 """Exceptions of writing to a client that is gone."""
+_ANSWERS: Final = (
+    *("tornado.web.", "falcon.", "starlette.exceptions.", "fastapi.exceptions.", "litestar.exceptions."),
+    *("werkzeug.exceptions.", "connexion.exceptions.", "aiohttp.web_exceptions.", "pyramid.httpexceptions."),
+    *("webob.exc.", "sanic.exceptions.", "blacksheep.exceptions.", "bottle.", "cherrypy._cperror."),
+)
+"""Modules of exceptions by which frameworks answer; those of HTTP clients tell of somebody else's answer."""
+# Tornado begins with `HTTP 400: `, Falcon with `<HTTPForbidden: 403 `, CherryPy with `(404, `.
+_LEADING_CODE = re.compile(r"(?:HTTP |<\w+: |\()?([2-5]\d\d)\b")
+_CODES_BY_NAME: Final = {name.replace("_", ""): int(code) for name, code in HTTPStatus.__members__.items()}
 _RPC_CRASH = GRPC_CODES["UNKNOWN"]
 _HTTP_OK = 200
 _CODES_OF_HTTP: Final[Mapping[int, int]] = {
@@ -89,7 +102,9 @@ def http_status(attributes: Attributes, span: Any) -> int | None:
     status = first_int(attributes, semconv.HTTP_STATUS)
     if status not in _HTTP_STATUSES:
         status = _HTTP_CRASH if _outcome(span) == "ERROR" else None
-    return None if status == _HTTP_CRASH and _client_left(span) else status
+    if status != _HTTP_CRASH:
+        return status
+    return None if _client_left(span) else _answered(span) or _HTTP_CRASH
 
 
 def websocket_status(attributes: Attributes, span: Any) -> int | None:
@@ -131,6 +146,20 @@ def _rpc_code(attributes: Attributes) -> Status:
         if text:
             return GRPC_CODES.get(text.upper(), text)
     return None
+
+
+def _answered(span: Any) -> int | None:
+    """Return the status of the answer that a framework makes of the span's last exception, if it does."""
+    raised = (event for event in reversed(span.events) if event.name == semconv.EXCEPTION_EVENT)
+    attributes = getattr(next(raised, None), "attributes", None) or {}
+    kind = first_text(attributes, semconv.EXCEPTION_TYPE)
+    if not kind.startswith(_ANSWERS):
+        return None
+    code = _LEADING_CODE.match(first_text(attributes, semconv.EXCEPTION_MESSAGE))
+    if code:
+        return int(code[1])
+    name = kind.rpartition(".")[2].upper().removeprefix("HTTP").removesuffix("EXCEPTION")
+    return _CODES_BY_NAME.get(name)
 
 
 def _client_left(span: Any) -> bool:
