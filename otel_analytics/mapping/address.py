@@ -2,7 +2,8 @@
 
 The socket's peer, or what the server put in its place, unless ``trusted_proxy_hops`` says how many proxies
 stand before the application. Each proxy appends the address it saw, so the client is that many entries from
-the right; whatever stands further left anybody can have written.
+the right; whatever stands further left anybody can have written. A proxy may also write the client into a
+header of its own (``client_ip_headers``), which counts behind one only, for the same reason.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from otel_analytics.mapping.values import Attributes, as_text
 _FOR = re.compile(r'(?:^|[;\s])for\s*=\s*("[^"]*"|[^;\s]*)', re.IGNORECASE)
 
 _LONGEST_NODE = 256
+_ADDRESSES = (*semconv.CLIENT_ADDRESS, *semconv.PEER_ADDRESS)
 
 Shown = Callable[[str], "str | None"]
 
@@ -40,7 +42,14 @@ def shown_address(policy: str) -> Shown:
     return shown
 
 
-def client_address(attributes: Attributes, show: Shown, trusted_proxy_hops: int) -> str | None:
+def header_keys(names: Sequence[str]) -> Sequence[str]:
+    """Return the attributes of the headers of the option ``client_ip_headers``, the first named first."""
+    return tuple(key for name in names for key in semconv.captured_header(name))
+
+
+def client_address(
+    attributes: Attributes, show: Shown, trusted_proxy_hops: int, headers: Sequence[str] = ()
+) -> str | None:
     """Return the client's address as it may be told, or `None`.
 
     Args:
@@ -48,8 +57,13 @@ def client_address(attributes: Attributes, show: Shown, trusted_proxy_hops: int)
         show: See `shown_address`.
         trusted_proxy_hops: Proxies whose entries count; 0 reads no forwarded header. With fewer entries than
             that the request did not come through all of them, and its peer is the client.
+        headers: Attributes of the headers that hold the client's address where there are proxies.
     """
     if trusted_proxy_hops:
+        for key in headers:
+            # Whoever writes the line last is the nearest.
+            if key in attributes and (lines := _entries(attributes, (key,))) and parse_address(lines[-1]):
+                return show(lines[-1])
         hops = _forwarded_for(attributes)
         if len(hops) >= trusted_proxy_hops:
             return show(hops[-trusted_proxy_hops])
@@ -57,11 +71,25 @@ def client_address(attributes: Attributes, show: Shown, trusted_proxy_hops: int)
 
 
 def _peer(attributes: Attributes, show: Shown) -> str | None:
-    for key in semconv.CLIENT_ADDRESS:
+    """Return the first address: the client's, unless it is the server's by mistake, then the socket's peer."""
+    for key in _ADDRESSES:
         value = attributes.get(key)
-        if value is not None and (address := show(as_text(value)[:_LONGEST_NODE])) is not None:
+        if value is None:
+            continue
+        text = as_text(value)[:_LONGEST_NODE]
+        if key in semconv.CLIENT_ADDRESS and _is_servers(text, attributes):
+            continue
+        if (address := show(text)) is not None:
             return address
     return None
+
+
+def _is_servers(text: str, attributes: Attributes) -> bool:
+    """Whether an address is that of the server; on a loopback address client and server are the same host."""
+    servers = [as_text(attributes[key]) for key in semconv.SERVER_ADDRESS if key in attributes]
+    if not servers or (address := parse_address(text)) is None or address.is_loopback:
+        return False
+    return any(parse_address(server[:_LONGEST_NODE]) == address for server in servers)
 
 
 def _forwarded_for(attributes: Attributes) -> Sequence[str]:

@@ -24,6 +24,7 @@ Address = IPv4Address | IPv6Address
 _KEPT_BITS: Mapping[int, int] = {4: 24, 6: 48}
 
 
+@lru_cache(maxsize=4096)
 def parse_address(text: str) -> Address | None:
     """Return the IP address that ``text`` is, or `None`: a host name, a socket path or ``unknown`` is none.
 

@@ -18,7 +18,8 @@ PATH: Final[Keys] = ("url.path", "http.target", "url.full", "http.url")
 SCHEME: Final[Keys] = ("url.scheme", "http.scheme")
 HTTP_STATUS: Final[Keys] = ("http.response.status_code", "http.status_code")
 SYNTHETIC: Final = "user_agent.synthetic.type"
-USER_AGENT: Final[Keys] = ("user_agent.original", "http.user_agent", "rpc.user_agent")
+USER_AGENT: Final[Keys] = ("user_agent.original", "http.user_agent", "rpc.user_agent", "user_agent")
+"""The last is Envoy's."""
 
 RPC_SYSTEM: Final[Keys] = ("rpc.system.name", "rpc.system")
 RPC_SERVICE: Final[Keys] = ("rpc.service",)
@@ -49,19 +50,34 @@ FAAS_TRIGGER: Final[Keys] = ("faas.trigger",)
 HTTP: Final[Keys] = (*METHOD, *SCHEME, *PATH, *ROUTE, *HTTP_STATUS)
 """A server span with any of these is an HTTP request (or, without a method, a websocket)."""
 
-CLIENT_ADDRESS: Final[Keys] = (
-    "client.address",
-    "http.client_ip",
+CLIENT_ADDRESS: Final[Keys] = ("client.address", "http.client_ip")
+PEER_ADDRESS: Final[Keys] = (
     "network.peer.address",
+    "client.socket.address",
     "net.sock.peer.addr",
     "net.peer.ip",
+    "peer.address",  # Envoy's
+    "peer.ipv4",  # OpenTracing's
+    "peer.ipv6",
 )
-X_FORWARDED_FOR: Final[Keys] = (
-    "http.request.header.x-forwarded-for",
-    "http.request.header.x_forwarded_for",
-    "rpc.grpc.request.metadata.x-forwarded-for",
+SERVER_ADDRESS: Final[Keys] = (
+    *("server.address", "network.local.address", "server.socket.address"),
+    *("net.sock.host.addr", "net.host.ip", "net.host.name"),
 )
-FORWARDED: Final[Keys] = ("http.request.header.forwarded", "rpc.grpc.request.metadata.forwarded")
+
+
+def captured_header(name: str) -> Keys:
+    """Return the attributes that hold a request's header where instrumentations capture it."""
+    lower = name.lower()
+    spellings = dict.fromkeys((lower, lower.replace("-", "_")))  # Python's instrumentations write the latter
+    return (
+        *(f"http.request.header.{spelling}" for spelling in spellings),
+        *(f"rpc.grpc.request.metadata.{spelling}" for spelling in spellings),
+    )
+
+
+X_FORWARDED_FOR: Final[Keys] = captured_header("x-forwarded-for")
+FORWARDED: Final[Keys] = captured_header("forwarded")
 
 USER_ID: Final[Keys] = ("user.id", "enduser.id", "enduser.pseudo.id", "user_id", "app.user.id")
 """The conventions' names, then what public code and the OpenTelemetry demo write; never e-mail or a name."""

@@ -136,7 +136,9 @@ class SpanMapper:
             call.endpoint,
             bool(first_text(attributes, semconv.ROUTE)),
             bare_text(first_text(attributes, semconv.CONTENT_ID)),
-            client_address(attributes, options.show_address, options.trusted_proxy_hops),
+            client_address(
+                attributes, options.show_address, options.trusted_proxy_hops, options.client_ip_headers
+            ),
             reading.start,
             reading.span.end_time or reading.start,
             has_view,
