@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from span_making import engagement_of, make_event, view_of
+from span_making import engagement_of, make_event, make_span, mapper, view_of
 
 from otel_analytics.events import encode
 from otel_analytics.mapping.privacy import bare_text
@@ -127,3 +127,35 @@ def test_no_name_keeps_them(name: str) -> None:
 )
 def test_a_hostile_text_takes_no_time(text: str) -> None:
     bare_text(text)
+
+
+PLACEHOLDERS = [
+    *("None", "null", "undefined", "[object Object]", "AnonymousUser", "nan", "NaN", " ", "\t", "anonymous"),
+    *("[Filtered]", "****", "REDACTED", "<redacted>", "[REDACTED_EMAIL]", "[Scrubbed due to 'session']"),
+    *("<bound method User.get_id of <User 7>>", "<app.User object at 0x7f80b3d5a260>", "(null)", "{}"),
+]
+
+
+@pytest.mark.parametrize("placeholder", PLACEHOLDERS)
+def test_a_placeholder_is_nobody_and_the_next_key_is_tried(placeholder: str) -> None:
+    who = {"user.id": placeholder, "session.id": placeholder}
+    view = view_of({**CALL, **who})
+    assert view.user_id is None
+    assert view.session_id.startswith("backend-")
+    view = view_of({**CALL, **who, "enduser.id": "u-1", "mcp.session.id": "s-1"})
+    assert (view.user_id, view.session_id) == ("u-1", "s-1")
+    engagement = engagement_of(make_event("payment_processed", {**who, "user_id": "u-1"}))
+    assert engagement.user_id == "u-1"
+    assert "sessionId" not in engagement.metadata
+
+
+@pytest.mark.parametrize("user", ["Nonesuch", "nullable", "undefined-7", "u*", "0", "-1", "redfern", "nil7"])
+def test_a_user_may_be_called_nearly_so(user: str) -> None:
+    assert view_of({**CALL, "user.id": user}).user_id == user
+
+
+@pytest.mark.parametrize("placeholder", PLACEHOLDERS)
+def test_each_placeholder_is_counted(placeholder: str) -> None:
+    shared = mapper()
+    shared.map(make_span({**CALL, "session.id": placeholder}))
+    assert shared.take_redacted_ids() == 1

@@ -71,7 +71,7 @@ def client_address(
 
 
 def _peer(attributes: Attributes, show: Shown) -> str | None:
-    """Return the first address: the client's, unless it is the server's by mistake, then the socket's peer."""
+    """Return the first address: the client's, unless it is the server's by mistake, then the peer's."""
     for key in _ADDRESSES:
         value = attributes.get(key)
         if value is None:

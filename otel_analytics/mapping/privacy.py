@@ -67,13 +67,30 @@ IP_POLICIES: Mapping[str, Callable[[Address], str | None]] = {
 """Each choice of ``client_ip``: what is told of an address."""
 
 _NOBODY: Final = frozenset(
-    {"none", "null", "nil", "<nil>", "undefined", "nan", "n/a", "-", "[object object]"}
+    {
+        *("", "none", "null", "nil", "<nil>", "(null)", "<null>", "undefined", "nan", "n/a", "-", "{}", "[]"),
+        *("anonymous", "anonymoususer", "<anonymous>", "<anonymoususer>", "unknown", "<unknown>"),
+    }
 )
-"""What languages write where there is no value, lower case."""
-_REDACTED: Final = (
-    *("[filtered", "[redacted", "[scrubbed", "[removed", "[masked", "<redacted", "redacted", "***"),
+"""What languages and frameworks write where there is no value or nobody, lower case."""
+_PLACEHOLDERS: Final = (
+    *(
+        "[filtered",
+        "[redacted",
+        "[scrubbed",
+        "[removed",
+        "[masked",
+        "[hidden",
+        "[deleted",
+        "***",
+        "\u2022" * 3,
+    ),
+    *("<redacted", "<filtered", "<scrubbed", "<removed", "<masked", "<hidden", "{redacted", "(redacted"),
+    *("redacted", "%redacted", "[object ", "<bound method", "<function", "<coroutine", "<property"),
 )
-"""How placeholders of scrubbers begin, lower case (Sentry, logfire, the Collector's processors)."""
+"""How placeholders begin, lower case: of scrubbers (Sentry, logfire, the Collector's processors), and of
+objects that somebody made a text of."""
+_OF_AN_OBJECT: Final = " object at 0x"
 
 
 def first_known(attributes: Mapping[str, Any], keys: tuple[str, ...]) -> str:
@@ -81,7 +98,7 @@ def first_known(attributes: Mapping[str, Any], keys: tuple[str, ...]) -> str:
     for key in keys:
         if key in attributes:
             text = first_text(attributes, (key,)).strip()
-            if text and text.lower() not in _NOBODY and not is_redacted(text):
+            if not is_placeholder(text):
                 return text
     return ""
 
@@ -95,9 +112,10 @@ def first_id(attributes: Mapping[str, Any], keys: tuple[str, ...]) -> str:
     return text if not text or bare_text(text) == text else ids.hidden_id(text)
 
 
-def is_redacted(text: str) -> bool:
-    """Whether somebody has put a placeholder where an id was."""
-    return text[:16].lower().startswith(_REDACTED)
+def is_placeholder(text: str) -> bool:
+    """Whether a text stands where somebody's id should, and names nobody."""
+    lower = text.strip().lower()
+    return lower in _NOBODY or lower.startswith(_PLACEHOLDERS) or _OF_AN_OBJECT in lower
 
 
 # Texts

@@ -20,18 +20,18 @@ from otel_analytics.mapping.endpoint import EndpointCap, Tally
 from otel_analytics.mapping.engagements import IGNORED, Occurrence, drafted, span_events
 from otel_analytics.mapping.identity import Draft, EndedSpan, Request, Requests, Said
 from otel_analytics.mapping.options import MappingOptions
-from otel_analytics.mapping.privacy import bare_text, is_redacted
+from otel_analytics.mapping.privacy import bare_text, is_placeholder
 from otel_analytics.mapping.reading import NotMade, SpanReading, link_of, read, sample_weight, tells_nothing
 from otel_analytics.mapping.second_spans import SecondSpans
 from otel_analytics.mapping.statuses import FAILURES
-from otel_analytics.mapping.values import as_text, first_text, is_true
+from otel_analytics.mapping.values import Attributes, as_text, first_text, is_true
 from otel_analytics.mapping.views import LONGEST_USER_AGENT, view
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
 EXCLUDED: Final = "excluded"
-_WHO: Final = frozenset((*semconv.USER_ID, *semconv.SESSION_ID))
+_WHO: Final = frozenset((*semconv.USER_ID_OF_EVENT, *semconv.SESSION_ID))
 
 
 class Mapped(NamedTuple):
@@ -70,7 +70,7 @@ class SpanMapper:
         return self._cap.folded.take()
 
     def take_redacted_ids(self) -> int:
-        """Return how many spans came with a placeholder for a user or session since this was asked last."""
+        """Return how many spans and events had a placeholder for somebody since this was asked last."""
         return self._redacted.take()
 
     def map(self, span: ReadableSpan) -> Mapped:
@@ -109,7 +109,7 @@ class SpanMapper:
             business = self.draft_all(span_events(reading))
             drafts += business
             event_users = tuple(draft.user_id for draft in business if draft.user_id)
-        self._note_redacted(reading)
+        self._note_redacted(reading.attributes)
         said = None
         operation = graphql_operation(reading.attributes, as_text(span.name))
         if reading.user_id or reading.session_id or event_users or operation:
@@ -119,8 +119,13 @@ class SpanMapper:
 
     def draft_all(self, occurrences: Iterable[Occurrence]) -> list[Draft]:
         """Return what of all that happened is a business event, as drafts."""
-        found = (drafted(each, self.business, self._options, self._form) for each in occurrences)
-        return [each for each in found if each is not None]
+        drafts = []
+        for each in occurrences:
+            draft = drafted(each, self.business, self._options, self._form)
+            if draft is not None:
+                drafts.append(draft)
+                self._note_redacted(each.attributes)
+        return drafts
 
     def _call(self, reading: SpanReading) -> Call | None:
         if not is_call(reading.attributes):
@@ -167,9 +172,7 @@ class SpanMapper:
             return NotMade(Kind.VIEW, EXCLUDED)
         return None
 
-    def _note_redacted(self, reading: SpanReading) -> None:
-        if _WHO.isdisjoint(reading.attributes):
-            return
-        said = (as_text(reading.attributes[key]) for key in _WHO if key in reading.attributes)
-        if any(is_redacted(text) for text in said):
+    def _note_redacted(self, attributes: Attributes) -> None:
+        said = (as_text(attributes[key]) for key in _WHO.intersection(attributes))
+        if any(text and is_placeholder(text) for text in said):
             self._redacted.add()

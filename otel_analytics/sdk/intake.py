@@ -405,7 +405,7 @@ class _State:
 
 
 _FOLDED = "calls without a route were folded into {other}; see max_endpoints"
-_REDACTED = "spans came with a placeholder where a user or session was; their events are nobody's"
+_REDACTED = "spans or events came with a placeholder where a user or session was, which is nobody"
 _NEAR_MISSES = "events are no business events, though their names are nearly so; see business_events"
 _SPAN_LIMITS = "spans lost events before they came here; raise OTEL_SPAN_EVENT_COUNT_LIMIT"
 _UNKNOWN_EVENT = "an event that is no business event was tracked; name it in business_events"
