@@ -21,7 +21,6 @@ from otel_analytics.mapping.values import Attributes, as_text
 _FOR = re.compile(r'(?:^|[;\s])for\s*=\s*("[^"]*"|[^;\s]*)', re.IGNORECASE)
 
 _LONGEST_NODE = 256
-_ADDRESSES = (*semconv.CLIENT_ADDRESS, *semconv.PEER_ADDRESS)
 
 Shown = Callable[[str], "str | None"]
 
@@ -72,24 +71,29 @@ def client_address(
 
 def _peer(attributes: Attributes, show: Shown) -> str | None:
     """Return the first address: the client's, unless it is the server's by mistake, then the peer's."""
-    for key in _ADDRESSES:
-        value = attributes.get(key)
-        if value is None:
-            continue
-        text = as_text(value)[:_LONGEST_NODE]
-        if key in semconv.CLIENT_ADDRESS and _is_servers(text, attributes):
-            continue
-        if (address := show(text)) is not None:
+    for key in semconv.CLIENT_ADDRESS:
+        if key in attributes:
+            text = as_text(attributes[key])[:_LONGEST_NODE]
+            if (address := show(text)) is not None and not _is_servers(text, attributes):
+                return address
+    for key in semconv.PEER_ADDRESS:
+        if key in attributes and (address := show(as_text(attributes[key])[:_LONGEST_NODE])) is not None:
             return address
     return None
 
 
 def _is_servers(text: str, attributes: Attributes) -> bool:
-    """Whether an address is that of the server; on a loopback address client and server are the same host."""
-    servers = [as_text(attributes[key]) for key in semconv.SERVER_ADDRESS if key in attributes]
-    if not servers or (address := parse_address(text)) is None or address.is_loopback:
-        return False
-    return any(parse_address(server[:_LONGEST_NODE]) == address for server in servers)
+    for key in semconv.SERVER_ADDRESS:
+        if key in attributes and _are_one(text, as_text(attributes[key])[:_LONGEST_NODE]):
+            return True
+    return False
+
+
+@lru_cache(maxsize=4096)
+def _are_one(client: str, server: str) -> bool:
+    """Whether two addresses are the same, other than a loopback one, where client and server are one host."""
+    address = parse_address(client)
+    return address is not None and not address.is_loopback and address == parse_address(server)
 
 
 def _forwarded_for(attributes: Attributes) -> Sequence[str]:

@@ -32,7 +32,7 @@ from otel_analytics.mapping.statuses import (
     rpc_status,
     websocket_status,
 )
-from otel_analytics.mapping.values import Attributes, as_text, first_text
+from otel_analytics.mapping.values import Attributes, as_text, first_text, has_any
 
 RPC: Final = "RPC"
 WEBSOCKET: Final = "WS"
@@ -50,10 +50,10 @@ KNOWN_METHODS: Final = frozenset(
 """Methods that stay as they are; a stranger may send any word, so the rest is `_OTHER`."""
 
 _MARKS: Final = frozenset((*semconv.HTTP, *semconv.RPC_SYSTEM, *semconv.MCP_METHOD, *semconv.FAAS))
-_OVER_HTTP: Final = frozenset((*semconv.RPC_SYSTEM, *semconv.MCP_METHOD))
+_OVER_HTTP: Final = (*semconv.RPC_SYSTEM, *semconv.MCP_METHOD)
 _OF_A_NAME: Final = frozenset({"tools/call", "prompts/get"})
 """MCP methods whose target is a name, of which there are few."""
-_GRAPHQL: Final = frozenset((*semconv.GRAPHQL_TYPE, *semconv.GRAPHQL_NAME))
+_GRAPHQL: Final = (*semconv.GRAPHQL_TYPE, *semconv.GRAPHQL_NAME)
 _STRAWBERRYS: Final = "GraphQL Query"
 _OPERATION_TYPE = re.compile(r"\s*(query|mutation|subscription)\b")
 _LONGEST_OPERATION: Final = 128  # clients choose the name
@@ -101,7 +101,7 @@ def describe(attributes: Attributes, span: Any, cap: EndpointCap) -> Call:
         span: The span itself, for its status, events and name.
         cap: Bounds the endpoints that are no route's.
     """
-    if not _OVER_HTTP.isdisjoint(attributes):
+    if has_any(attributes, _OVER_HTTP):
         if first_text(attributes, semconv.MCP_METHOD):
             status = mcp_status(attributes, span)
             return Call(MCP, _mcp_endpoint(attributes, span, status, cap), status)
@@ -111,7 +111,7 @@ def describe(attributes: Attributes, span: Any, cap: EndpointCap) -> Call:
     method = first_text(attributes, semconv.METHOD)
     if method:
         return _http_call(method.upper(), http_status(attributes, span), attributes, span, cap)
-    if any(key in attributes for key in semconv.FAAS):
+    if has_any(attributes, semconv.FAAS):
         name = first_text(attributes, semconv.FAAS_NAME) or as_text(span.name)
         return Call(FUNCTION, bare_text(name[:LONGEST]) or UNKNOWN, http_status(attributes, span))
     return _http_call(WEBSOCKET, websocket_status(attributes, span), attributes, span, cap)
@@ -182,7 +182,7 @@ def graphql_operation(attributes: Attributes, name: str) -> str:
         attributes: The span's.
         name: Its name.
     """
-    if _GRAPHQL.isdisjoint(attributes) and not name.startswith(_STRAWBERRYS):
+    if not name.startswith(_STRAWBERRYS) and not has_any(attributes, _GRAPHQL):
         return ""
     kind = first_text(attributes, semconv.GRAPHQL_TYPE)
     operation = first_text(attributes, semconv.GRAPHQL_NAME)

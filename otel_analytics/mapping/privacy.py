@@ -17,14 +17,13 @@ from urllib.parse import unquote
 from otel_analytics.encoding import CUT, MAX_BODY_BYTES, MAX_TEXT, field_text, readable, readable_items
 from otel_analytics.mapping import ids
 from otel_analytics.mapping.path_ids import fold_segment
-from otel_analytics.mapping.values import as_text, first_text
+from otel_analytics.mapping.values import as_text
 
 Address = IPv4Address | IPv6Address
 
 _KEPT_BITS: Mapping[int, int] = {4: 24, 6: 48}
 
 
-@lru_cache(maxsize=4096)
 def parse_address(text: str) -> Address | None:
     """Return the IP address that ``text`` is, or `None`: a host name, a socket path or ``unknown`` is none.
 
@@ -97,7 +96,8 @@ def first_known(attributes: Mapping[str, Any], keys: tuple[str, ...]) -> str:
     """Return the first text under ``keys`` that names somebody or something, else an empty string."""
     for key in keys:
         if key in attributes:
-            text = first_text(attributes, (key,)).strip()
+            value = attributes[key]
+            text = (value if type(value) is str else as_text(value)).strip()
             if not is_placeholder(text):
                 return text
     return ""
@@ -172,6 +172,8 @@ def bare_text(text: str) -> str:
     3.5); so do paths, and whatever else has ``?key=``. JWTs (RFC 7519), credentials of an ``Authorization``
     header (RFC 7617, RFC 6750) and values of keys that say so are `REDACTED`. Prose may hold a question mark.
     """
+    if not text:
+        return text
     if len(text) > MAX_BODY_BYTES:
         text = text[:MAX_TEXT] + CUT  # as it is when the body is encoded
     if not _SIGNS.search(text):

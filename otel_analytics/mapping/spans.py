@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
 EXCLUDED: Final = "excluded"
-_WHO: Final = frozenset((*semconv.USER_ID_OF_EVENT, *semconv.SESSION_ID))
+_WHO: Final = (*semconv.USER_ID_OF_EVENT, *semconv.SESSION_ID)
 
 
 class Mapped(NamedTuple):
@@ -173,6 +173,7 @@ class SpanMapper:
         return None
 
     def _note_redacted(self, attributes: Attributes) -> None:
-        said = (as_text(attributes[key]) for key in _WHO.intersection(attributes))
-        if any(text and is_placeholder(text) for text in said):
-            self._redacted.add()
+        for key in _WHO:
+            if key in attributes and (text := as_text(attributes[key])) and is_placeholder(text):
+                self._redacted.add()
+                return
