@@ -245,6 +245,11 @@ def test_a_graphql_view_says_its_operation(
     assert (view.content_id, view.metadata.get("operation")) == ("POST:/graphql", operation)
 
 
+def test_a_server_span_may_say_its_operation_itself() -> None:
+    view = view_of({**POST, "http.route": "/graphql", "graphql.operation.type": "query"})
+    assert (view.content_id, view.metadata["operation"]) == ("POST:/graphql", "query")
+
+
 BROWSER = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"
 
 

@@ -114,7 +114,7 @@ class SpanMapper:
         operation = graphql_operation(reading.attributes, as_text(span.name))
         if reading.user_id or reading.session_id or event_users or operation:
             said = Said(reading.user_id, reading.session_id, event_users, operation)
-        request = self._request(call, reading, has_view=not is_second) if call else None
+        request = self._request(call, reading, operation, has_view=not is_second) if call else None
         return EndedSpan(link, said, drafts, request)
 
     def draft_all(self, occurrences: Iterable[Occurrence]) -> list[Draft]:
@@ -132,7 +132,7 @@ class SpanMapper:
             return None
         return describe(reading.attributes, reading.span, self._cap)
 
-    def _request(self, call: Call, reading: SpanReading, *, has_view: bool) -> Request:
+    def _request(self, call: Call, reading: SpanReading, operation: str, *, has_view: bool) -> Request:
         attributes, options = reading.attributes, self._options
         return Request(
             reading.user_id,
@@ -149,6 +149,7 @@ class SpanMapper:
             has_view,
             call.status if call.status in FAILURES else None,
             self._is_entry(reading),
+            operation,
         )
 
     def _is_entry(self, reading: SpanReading) -> bool:
