@@ -133,6 +133,7 @@ PLACEHOLDERS = [
     *("None", "null", "undefined", "[object Object]", "AnonymousUser", "nan", "NaN", " ", "\t", "anonymous"),
     *("[Filtered]", "****", "REDACTED", "<redacted>", "[REDACTED_EMAIL]", "[Scrubbed due to 'session']"),
     *("<bound method User.get_id of <User 7>>", "<app.User object at 0x7f80b3d5a260>", "(null)", "{}"),
+    "00000000-0000-0000-0000-000000000000",
 ]
 
 

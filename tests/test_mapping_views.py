@@ -206,10 +206,19 @@ def test_an_mcp_tool_may_stand_in_the_spans_name_only() -> None:
     assert view.content_id == "MCP:resources/read"
 
 
-@pytest.mark.parametrize("trigger", ["pubsub", "timer", "datasource"])
-@pytest.mark.parametrize("more", [{}, POST], ids=["function", "pushed"])
-def test_background_work_is_no_call_and_its_business_counts(trigger: str, more: dict[str, Any]) -> None:
-    attributes = {"faas.invocation_id": "1", "faas.trigger": trigger, **more}
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"faas.trigger": "pubsub"},
+        {"faas.trigger": "timer"},
+        {"faas.trigger": "datasource"},
+        {"faas.trigger": "pubsub", **POST},  # pushed to a webhook
+        {"messaging.system": "aws_sqs"},
+        {"faas.cron": "0 5 * * *"},
+    ],
+)
+def test_background_work_is_no_call_and_its_business_counts(attributes: dict[str, Any]) -> None:
+    attributes = {"faas.invocation_id": "1", **attributes}
     (event,) = mapper().map(make_span(attributes, events=[make_event("payment_processed")])).events
     assert event.kind is Kind.ENGAGEMENT
 

@@ -83,11 +83,14 @@ def is_call(attributes: Attributes) -> bool:
     """Whether a server span's attributes are those of HTTP, RPC, MCP or a function that somebody calls."""
     if _MARKS.isdisjoint(attributes):
         return False
-    return semconv.FAAS_TRIGGER[0] not in attributes or not _is_background(attributes)
+    return not has_any(attributes, semconv.FAAS) or not _is_background(attributes)
 
 
 def _is_background(attributes: Attributes) -> bool:
-    return first_text(attributes, semconv.FAAS_TRIGGER) in _BACKGROUND
+    """Whether a function works on what nobody waits for."""
+    if first_text(attributes, semconv.FAAS_TRIGGER) in _BACKGROUND:
+        return True
+    return has_any(attributes, semconv.FAAS_WITHOUT_CALLER) and not has_any(attributes, semconv.METHOD)
 
 
 def describe(attributes: Attributes, span: Any, cap: EndpointCap) -> Call:

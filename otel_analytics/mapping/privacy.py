@@ -69,6 +69,7 @@ _NOBODY: Final = frozenset(
     {
         *("", "none", "null", "nil", "<nil>", "(null)", "<null>", "undefined", "nan", "n/a", "-", "{}", "[]"),
         *("anonymous", "anonymoususer", "<anonymous>", "<anonymoususer>", "unknown", "<unknown>"),
+        "00000000-0000-0000-0000-000000000000",  # RFC 9562's nil UUID
     }
 )
 """What languages and frameworks write where there is no value or nobody, lower case."""

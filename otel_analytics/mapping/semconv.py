@@ -46,6 +46,8 @@ GRAPHQL_DOCUMENT: Final[Keys] = ("graphql.document", "query")
 FAAS: Final[Keys] = ("faas.invocation_id", "faas.execution", "faas.trigger")
 FAAS_NAME: Final[Keys] = ("faas.name",)
 FAAS_TRIGGER: Final[Keys] = ("faas.trigger",)
+FAAS_WITHOUT_CALLER: Final[Keys] = ("messaging.system", "faas.cron", "faas.time", "faas.document.collection")
+"""What the FaaS conventions have beside a trigger that is a message, a timer or a database."""
 
 HTTP: Final[Keys] = (*METHOD, *SCHEME, *PATH, *ROUTE, *HTTP_STATUS)
 """A server span with any of these is an HTTP request (or, without a method, a websocket)."""
