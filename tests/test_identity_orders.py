@@ -184,6 +184,22 @@ def test_a_message_that_begins_after_the_request_above_it_came_in_another_one() 
     assert [request.method for _, request in settled] == ["POST", "MCP"]
 
 
+@pytest.mark.parametrize(
+    ("method", "calls"), [("MCP", ["tools/call buy"]), ("RPC", ["tools/list", "tools/call buy"])]
+)
+def test_of_several_messages_in_a_post(method: str, calls: list[str]) -> None:
+    """FastMCP 4.1 lists its tools while it calls one; a JSON-RPC batch is several calls."""
+    requests = Requests(5)
+    links = {"tools/list": Link(TRACE, 2, 1), "tools/call buy": Link(TRACE, 3, 1)}
+    settled: list[Settled] = []
+    for route, below in links.items():
+        draft = Draft(below, made, is_view=True)
+        settled += requests.ended(EndedSpan(below, None, (draft,), Request(method=method, route=route)), 1)
+    post = Draft(Link(TRACE, 1), made, is_view=True)
+    settled += requests.ended(EndedSpan(post.link, None, (post,), Request(method="POST", route="/mcp")), 1)
+    assert [request.route for _, request in settled] == calls
+
+
 def test_messages_in_a_stream_are_calls_beside_it() -> None:
     settled = carried("MCP", "GET", post_first=False, watched=True)
     assert [request.viewed for request, is_view in settled if is_view] == ["MCP:a.B/C", "GET:/rpc"]

@@ -527,7 +527,7 @@ def _of_view(trace: _Trace, draft: Draft) -> _Found:
         return None
     if inner in trace.viewed and _is_inner(trace, inner):
         return None
-    if _is_carried(trace, inner) or (_is_carried(trace, span_id) and parent in trace.viewed):
+    if _is_carried(trace, inner) or (_is_carried(trace, span_id) and not _is_the_message(trace, span_id)):
         return None
     return _named_or_open(trace, span_id, _joined(trace, span_id))
 
@@ -620,6 +620,17 @@ def _is_carried(trace: _Trace, span_id: int) -> bool:
         return False
     # The task of an MCP session goes on in the context of the request that began it.
     return outer.start <= request.start <= outer.end
+
+
+def _is_the_message(trace: _Trace, span_id: int) -> bool:
+    """Whether a message counts for the request in which it came, rather than that itself, or another message.
+
+    A POST has one MCP message (MCP, "Streamable HTTP"), but FastMCP lists its tools before it calls one, with
+    a span of its own.
+    """
+    parent = trace.parents[span_id]
+    is_last = trace.requests[span_id].method != "MCP" or trace.inner[parent] == span_id
+    return is_last and parent not in trace.viewed
 
 
 def _joined(trace: _Trace, span_id: int) -> Request:
