@@ -74,19 +74,10 @@ _NOBODY: Final = frozenset(
 )
 """What languages and frameworks write where there is no value or nobody, lower case."""
 _PLACEHOLDERS: Final = (
-    *(
-        "[filtered",
-        "[redacted",
-        "[scrubbed",
-        "[removed",
-        "[masked",
-        "[hidden",
-        "[deleted",
-        "***",
-        "\u2022" * 3,
-    ),
-    *("<redacted", "<filtered", "<scrubbed", "<removed", "<masked", "<hidden", "{redacted", "(redacted"),
-    *("redacted", "%redacted", "[object ", "<bound method", "<function", "<coroutine", "<property"),
+    *("[filtered", "[redacted", "[scrubbed", "[removed", "[masked", "[hidden", "[deleted"),
+    *("<filtered", "<redacted", "<scrubbed", "<removed", "<masked", "<hidden", "{redacted", "(redacted"),
+    *("redacted", "%redacted", "***", "\u2022\u2022\u2022"),
+    *("[object ", "<bound method", "<function", "<coroutine", "<property"),
 )
 """How placeholders begin, lower case: of scrubbers (Sentry, logfire, the Collector's processors), and of
 objects that somebody made a text of."""

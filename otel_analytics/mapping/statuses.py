@@ -131,7 +131,11 @@ def mcp_status(attributes: Attributes, span: Any) -> Status:
     code = _rpc_code(attributes)
     if code is not None:
         return code
-    return first_text(attributes, semconv.ERROR_TYPE) or None if _outcome(span) == "ERROR" else None
+    return (
+        first_text(attributes, semconv.ERROR_TYPE)[:_LONGEST_CODE] or None
+        if _outcome(span) == "ERROR"
+        else None
+    )
 
 
 def _rpc_code(attributes: Attributes) -> Status:
