@@ -119,7 +119,7 @@ REDACTED: Final = "[redacted]"
 # Most texts hold none of these, and are done with; to begin with a set is what makes the search fast.
 _SIGNS = re.compile(
     r"[?#/=:%eBb](?:(?<=[?#])|(?<=/)/|(?<==)[^=\s]|(?<=:)[^\s@]{0,128}@|(?<=%)(?:25)*(?:2[fF]|3[fF]|23)"
-    r"|(?<=e)yJ|(?<=[Bb])(?:earer|asic) )"
+    r"|(?<=:) ?\\?[\"']|(?<=e)yJ|(?<=[Bb])(?:earer|asic) )"
 )
 _TOKEN = re.compile(r"[^\s\"'<>]+")
 
@@ -135,10 +135,9 @@ _USER_INFO = re.compile(
 
 _AUTHORIZATION = re.compile(r"\b([Bb]earer|[Bb]asic) +(?=[A-Za-z+/._~-]*[0-9=])[\w.~+/=-]{8,}")
 _JWT = re.compile(r"(?<![\w-])eyJ[\w-]+\.[\w.-]+")
-_SECRET = re.compile(
-    r"(token|secret|passw(?:or)?d|pwd|api[_-]?key|signature|credentials?|sess(?:ion)?_?id)=[^&;,\s]+",
-    re.IGNORECASE,
-)
+_SECRETS = r"(token|secret|passw(?:or)?d|pwd|api[_-]?key|signature|credentials?|sess(?:ion)?_?id)"
+_SECRET = re.compile(_SECRETS + r"=[^&;,\s]+", re.IGNORECASE)
+_SECRET_IN_JSON = re.compile(_SECRETS + r"""(\\?["'] ?: ?\\?["'])[^"'\\]*""", re.IGNORECASE)
 
 _CAPTURED = re.compile(r"(?:http|rpc|messaging)\.(?:\w+\.)?(?:request|response)\.(?:header|metadata|cookie)")
 _SECRET_KEYS: Final = frozenset(
@@ -171,6 +170,7 @@ def bare_text(text: str) -> str:
     if not _SIGNS.search(text):
         return text
     text = _AUTHORIZATION.sub(rf"\1 {REDACTED}", text)
+    text = _SECRET_IN_JSON.sub(rf"\1\2{REDACTED}", text)
     return _TOKEN.sub(lambda token: _bare(token[0]), text)
 
 
