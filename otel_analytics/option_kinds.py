@@ -27,6 +27,7 @@ _BARE_HOST = re.compile(r"[a-z]{1,20}|(?=.{1,64}$)(?:[a-z0-9-]+\.)+[a-z]{2,10}")
 _ORIGIN = re.compile(
     r"\w+://(?:[^/?#@:\\%=&;\s]*\.[^/?#@:\\%=&;\s]*:[A-Za-z]{1,5}|[^/?#@:\\%=&;\s]*(?::[0-9]{1,5})?)(?=[/?#]|$)"
 )
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 _VISIBLE_ASCII = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 
 
@@ -271,6 +272,17 @@ class Names(Patterns):
         if not set(chosen) <= set(self._names):
             raise ValueError(f"must be a list of some of {', '.join(self._names)}")
         return chosen
+
+
+class HeaderNames(Patterns):
+    """Names of HTTP headers; in the environment separated by commas."""
+
+    def check(self, value: Any) -> tuple[str, ...]:
+        """Return the names as a tuple; each is a token (RFC 9110, section 5.1)."""
+        names = super().check(value)
+        if not all(_HEADER_NAME.fullmatch(name) for name in names):
+            raise ValueError("must be a list of header names such as X-Real-IP")
+        return names
 
 
 @dataclass(frozen=True)

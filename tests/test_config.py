@@ -48,6 +48,8 @@ FROM_ENVIRONMENT = [
     ("SHUTDOWN_TIMEOUT", "0", "shutdown_timeout_millis", 0),
     ("WRITE_KEY", " wk_1 ", "write_key", "wk_1"),
     ("ENDPOINT", "https://a.example/base/", "endpoint", "https://a.example/base"),
+    ("CLIENT_IP_HEADERS", "CF-Connecting-IP, X-Real-IP", "client_ip_headers",
+     ("CF-Connecting-IP", "X-Real-IP")),
     ("BUSINESS_EVENTS", "paid=purchase, lead=signup", "business_events",
      {"paid": BusinessEvent("purchase"), "lead": BusinessEvent("signup")}),
     ("BUSINESS_EVENTS", '{"paid": {"metric_type": "purchase", "target_type": "invoice"}}', "business_events",
@@ -82,6 +84,9 @@ WRONG = [
     ("business_events", {"": "purchase"}),
     ("business_events", {"paid": {"metrics": "purchase"}}),
     ("app_name", ""),
+    ("client_ip_headers", "X-Real-IP"),
+    ("client_ip_headers", ["X-Real-IP: 7"]),
+    ("client_ip_headers", [""]),
 ]
 
 
