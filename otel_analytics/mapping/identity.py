@@ -183,7 +183,7 @@ class _Trace:
 
 
 class _Lone(NamedTuple):
-    """A request of a single span, as many are, for as long as another one may come."""
+    """A request of whose spans only the server span told anything, for as long as another one may come."""
 
     until: float
     watched: bool
@@ -275,7 +275,7 @@ class Requests:
         return settled
 
     def is_alone(self, trace_id: int, span_id: int) -> bool:
-        """Whether no other span is known of the trace of a span that ends, so that it joins nothing."""
+        """Whether a span that ends joins nothing, as no other of its trace is open or has told anything."""
         return trace_id not in self._lone and _is_alone(self._traces.get(trace_id), span_id)
 
     def passed_alone(self, trace_id: int, span_id: int, tell: Callable[[], EndedSpan], now: float) -> bool:
@@ -511,11 +511,11 @@ class Requests:
 
 
 def _is_alone(trace: _Trace | None, span_id: int) -> bool:
-    """Whether no other span of a trace is known than the one that ends, and nobody has told of it."""
+    """Whether a span that ends is the last that is open of its trace, and none of the others told anything."""
     return trace is None or (
-        len(trace.parents) == 1
+        len(trace.open) == 1
         and span_id in trace.open
-        and not (trace.said or trace.waiting or trace.recorded)
+        and not (trace.said or trace.waiting or trace.recorded or trace.requests)
     )
 
 

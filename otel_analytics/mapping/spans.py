@@ -283,7 +283,7 @@ class SpanMapper:
         common = shared.of_entry if request.entry else shared.common
         not_viewed = shared.not_viewed
         is_own = request.route is common.route and request.content_id is shared.content_id
-        if not is_own or request.operation:
+        if not is_own or request.operation or request.method != common.method:
             common = viewed(shared.call, request, reading.attributes, self._options)
             not_viewed = self._not_viewed(request, reading.attributes)
         return not_viewed or view(common, request, reading, self._app_name(reading.span), self._form)
