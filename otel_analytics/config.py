@@ -21,6 +21,7 @@ from otel_analytics.option_kinds import (
     Choice,
     FilePath,
     Flag,
+    HeaderNames,
     Headers,
     HeaderValue,
     Hook,
@@ -191,6 +192,12 @@ class Config:
         Number(0, 100, "proxies"),
         "Proxies before the application whose X-Forwarded-For (or Forwarded) entry is trusted, counted from "
         "the right; the header must be captured by the instrumentation.",
+    )
+    client_ip_headers: tuple[str, ...] = _option(
+        (),
+        HeaderNames(),
+        "Headers into which the proxy before the application writes the client's address, such as "
+        "`X-Real-IP`, `CF-Connecting-IP`; read before X-Forwarded-For, and only with `trusted_proxy_hops`.",
     )
     device_type: str = _option(
         "desktop", Text(), "`deviceType` of views: a fixed word, or `auto` to read it from the user agent."

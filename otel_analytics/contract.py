@@ -100,7 +100,9 @@ class CallView(NamedTuple):
         user_agent: The client's.
         method_original: What the client sent where ``method`` is ``_OTHER``.
         bot: Whether the client is none of flesh and blood.
-        health_check: Whether nobody asked but an orchestrator.
+        mark: The key that says why this is no visit: `healthCheck`, `preflight`, `prefetch` or `staticFile`.
+        operation: What a GraphQL request asked for, such as ``mutation Checkout``.
+        entry: Whether somebody outside made the call, rather than another traced service on their behalf.
     """
 
     content_id: str
@@ -112,7 +114,9 @@ class CallView(NamedTuple):
     user_agent: str = ""
     method_original: str = ""
     bot: bool = False
-    health_check: bool = False
+    mark: str = ""
+    operation: str = ""
+    entry: bool = False
 
     def metadata(self, trace_id: str, span_id: str, sample_weight: float | None) -> dict[str, Any]:
         """Return the metadata of one call's view as hooks get it; see `call_view_json`."""
@@ -125,7 +129,9 @@ class CallView(NamedTuple):
             "userAgent": self.user_agent,
             "methodOriginal": self.method_original,
             "bot": self.bot or "",
-            "healthCheck": self.health_check or "",
+            self.mark: self.mark and True,
+            "operation": self.operation,
+            "entry": self.entry or "",
             "sampleWeight": sample_weight,
         }
         return {key: value for key, value in said.items() if value is not None and value != ""}
@@ -134,7 +140,7 @@ class CallView(NamedTuple):
 @lru_cache(maxsize=4096)
 def _shared_json(call: CallView) -> tuple[str, str, str, str]:
     """Return the JSON text before the user, of the device, and before and after the trace's ids."""
-    _, _, device_type, method, route, status, user_agent, method_original, bot, health_check = call
+    _, _, device_type, method, route, status, user_agent, method_original, bot, mark, operation, entry = call
     after = ""
     if status is not None:
         after += f',"statusCode":{quote(status) if isinstance(status, str) else int.__repr__(status)}'
@@ -144,8 +150,12 @@ def _shared_json(call: CallView) -> tuple[str, str, str, str]:
         after += f',"methodOriginal":{quote(method_original)}'
     if bot:
         after += ',"bot":true'
-    if health_check:
-        after += ',"healthCheck":true'
+    if mark:
+        after += f',"{mark}":true'
+    if operation:
+        after += f',"operation":{quote(operation)}'
+    if entry:
+        after += ',"entry":true'
     return (
         f'{{"contentId":{quote(call.content_id)},"contentType":{quote(call.content_type)}',
         f',"deviceType":{quote(device_type)},"app":',

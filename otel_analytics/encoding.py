@@ -28,11 +28,11 @@ MAX_BODY_BYTES = 256_000
 """Largest body of one event; beyond it, values are shortened until it fits."""
 
 _MAX_NODES = 4_096
-_MAX_TEXT = 8_192
+MAX_TEXT = 8_192
 _MAX_ITEMS = 256
 _MAX_DEPTH = 12
 _LARGEST_INT = 2**63
-_CUT = "…[truncated]"
+CUT = "…[truncated]"
 _CYCLE = "[circular]"
 _TOO_DEEP = "[too deep]"
 _UNREADABLE = "[unreadable]"
@@ -70,7 +70,7 @@ def plain_json(value: Mapping[str, Any]) -> str:
     return _encode(value)
 
 
-def json_safe(value: Any, *, max_text: int = _MAX_TEXT, max_items: int = _MAX_ITEMS) -> Any:
+def json_safe(value: Any, *, max_text: int = MAX_TEXT, max_items: int = _MAX_ITEMS) -> Any:
     """Return a copy of ``value`` that JSON can say.
 
     Decimals and dates become text (ISO 8601), bytes UTF-8 text or hex, NaN and the infinities `None`, lone
@@ -104,7 +104,7 @@ def readable_items(mapping: Any) -> dict[Any, Any]:
         return mapping.copy()
     if not isinstance(mapping, Mapping):
         return {}
-    return {key: _item(mapping, key) for key in islice(_readable(mapping), _MAX_NODES)}
+    return {key: _item(mapping, key) for key in islice(readable(mapping), _MAX_NODES)}
 
 
 def _is_small(value: Mapping[str, Any]) -> bool:
@@ -138,7 +138,7 @@ def _is_small(value: Mapping[str, Any]) -> bool:
 
 def _shortened(value: Mapping[str, Any]) -> bytes:
     """Clean, and halve what a text and a collection may hold until it fits: what is left is still true."""
-    max_text, max_items = _MAX_TEXT, _MAX_ITEMS
+    max_text, max_items = MAX_TEXT, _MAX_ITEMS
     while True:
         body = _encode(json_safe(value, max_text=max_text, max_items=max_items)).encode()
         if len(body) <= MAX_BODY_BYTES or max_text <= 16:  # noqa: PLR2004 - nothing left to halve
@@ -176,7 +176,7 @@ class _Cleaner:
         if len(parents) >= _MAX_DEPTH:
             return _TOO_DEEP
         inside = (*parents, id(value))
-        items = self._within_bounds(_readable(value))
+        items = self._within_bounds(readable(value))
         if isinstance(value, Mapping):
             return {self._text(_or_text(key)): self.clean(_item(value, key), inside) for key in items}
         return [self.clean(item, inside) for item in items]
@@ -190,12 +190,12 @@ class _Cleaner:
     def _text(self, value: Any) -> str:
         text = _as_text(value, self._max_text + 1)
         if len(text) > self._max_text:
-            text = text[: self._max_text] + _CUT
+            text = text[: self._max_text] + CUT
         self._characters -= len(text)
         return text
 
 
-def _readable(items: Iterable[Any]) -> Iterator[Any]:
+def readable(items: Iterable[Any]) -> Iterator[Any]:
     """Yield what comes before the end or an exception: a collection may be somebody's own."""
     try:
         yield from items

@@ -49,8 +49,10 @@ class BusinessEvent:
     Args:
         metric_type: The engagement's `metricType`.
         target_type: Its `targetType` where the event itself has no `target.type`.
-        target_id_attribute: The event attribute that names the target, e.g. ``"order.id"``; read after
-            `target.id`.
+        target_id_attribute: The attribute that names the target, e.g. ``"invoice.id"``, also written
+            ``invoice_id``, ``app.invoice.id`` or ``app.invoice_id``; read after `target.id`, on the event and
+            then on its span. After it comes what events of the metric type are usually about: a purchase an
+            order, a payment or a transaction, a comment a message or a thread, a subscription a stream.
 
     Raises:
         ValueError: A field is empty or no string.
@@ -74,7 +76,7 @@ BUILT_IN_BUSINESS_EVENTS: Mapping[str, BusinessEvent] = {
     "message_received": BusinessEvent(MetricType.COMMENT.value),
     "stream_started": BusinessEvent(MetricType.SUBSCRIBE.value),
     "stream_ended": BusinessEvent(MetricType.SUBSCRIBE.value),
-    "payment_processed": BusinessEvent(MetricType.PURCHASE.value, target_id_attribute="order.id"),
+    "payment_processed": BusinessEvent(MetricType.PURCHASE.value),
 }
 """The contract's own table, event name to metric type."""
 

@@ -317,6 +317,17 @@ class Names(Patterns):
         return chosen
 
 
+class HeaderNames(Patterns):
+    """Names of HTTP headers; in the environment separated by commas."""
+
+    def check(self, value: Any) -> tuple[str, ...]:
+        """Return the names as a tuple; each is a token (RFC 9110, section 5.1)."""
+        names = super().check(value)
+        if not all(_TOKEN.fullmatch(name) for name in names):
+            raise ValueError("must be a list of header names such as X-Real-IP")
+        return names
+
+
 @dataclass(frozen=True)
 class Hook:
     """A function of the application's; it cannot come from the environment."""

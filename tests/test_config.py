@@ -52,6 +52,8 @@ FROM_ENVIRONMENT = [
      {"X-Tenant": "shop", "Authorization": "Bearer a,b=", "X-Empty": ""}),
     ("CERTIFICATE", "/etc/ca.pem", "certificate", "/etc/ca.pem"),
     ("INSECURE_KEY", "true", "insecure_key", True),
+    ("CLIENT_IP_HEADERS", "CF-Connecting-IP, X-Real-IP", "client_ip_headers",
+     ("CF-Connecting-IP", "X-Real-IP")),
     ("BUSINESS_EVENTS", "paid=purchase, lead=signup", "business_events",
      {"paid": BusinessEvent("purchase"), "lead": BusinessEvent("signup")}),
     ("BUSINESS_EVENTS", '{"paid": {"metric_type": "purchase", "target_type": "invoice"}}', "business_events",
@@ -86,6 +88,9 @@ WRONG = [
     ("business_events", {"": "purchase"}),
     ("business_events", {"paid": {"metrics": "purchase"}}),
     ("app_name", ""),
+    ("client_ip_headers", "X-Real-IP"),
+    ("client_ip_headers", ["X-Real-IP: 7"]),
+    ("client_ip_headers", [""]),
 ]
 
 

@@ -302,7 +302,7 @@ CALLS = st.builds(
     ANY_TEXT,
     ANY_TEXT,
     st.booleans(),
-    st.booleans(),
+    st.sampled_from(["", "healthCheck", "preflight"]),
 )
 
 

@@ -257,3 +257,17 @@ def test_one_raw_endpoint_too_many_is_folded_and_noted(
     assert endpoints == {"GET:/a": 2, "GET:/b": 1, "GET:{other}": 2}
     assert exporter.client.stats().noted == {"endpoints_folded": 2}
     assert "max_endpoints" in caplog.text
+
+
+def test_names_that_are_nearly_business_events_are_noted(
+    collector: FaultyCollector, caplog: pytest.LogCaptureFixture
+) -> None:
+    exporter = AnalyticsSpanExporter(collector.url)
+    tracer = provider_of(SimpleSpanProcessor(exporter)).get_tracer("test")
+    for _ in range(2):
+        with tracer.start_span("charge") as span:
+            span.add_event("payment_process")
+    assert exporter.client.stats().noted == {"near_misses": 2}
+    assert "'payment_process' (payment_processed?)" in caplog.text
+    assert len(caplog.records) == 1
+    exporter.shutdown()

@@ -176,11 +176,11 @@ def test_two_users_below_one_request_are_nobody(shop: Shop) -> None:
 
 def test_a_placeholder_is_nobody_and_counted(shop: Shop) -> None:
     server = shop.start("POST /pay", server=True, attributes={"user.id": "[Filtered]"})
-    server.add_event("payment_processed")
+    server.add_event("payment_processed", {"user_id": "None"})
     server.end()
     assert "userId" not in shop.views()[0]
     assert shop.engagements()[0]["userId"].startswith("anonymous-")
-    assert shop.client.stats().noted["ids_redacted"] == 1
+    assert shop.client.stats().noted["ids_redacted"] == 2
 
 
 def test_strangers_are_told_apart_and_one_request_is_one_stranger(shop: Shop) -> None:

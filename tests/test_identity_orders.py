@@ -127,3 +127,79 @@ def test_large_events_leave_sooner() -> None:
         draft = Draft(Link(trace, 2, 1), made, size=1_000_000, name="payment_processed")
         requests.ended(EndedSpan(Link(trace, 2, 1), None, (draft,)), trace)
         assert requests.waiting <= 8
+
+
+def carried(method: str, outer: str, *, post_first: bool, watched: bool) -> list[tuple[Request, bool]]:
+    """Return what settles of a message's server span right below that of the request in which it came."""
+    requests = Requests(5)
+    above, below = Link(TRACE, 1), Link(TRACE, 2, 1)
+    spans = [
+        EndedSpan(
+            above,
+            Said("u-1"),
+            (Draft(above, made, is_view=True),),
+            Request("u-1", method=outer, route="/rpc", address="192.0.2.1", entry=True),
+        ),
+        EndedSpan(
+            below,
+            None,
+            (Draft(below, made, is_view=True), Draft(below, made, name="payment_processed")),
+            Request(session_id="s-1", method=method, route="a.B/C"),
+        ),
+    ]
+    if watched:
+        for link in (above, below):
+            requests.started(link, 0, is_server=True)
+    settled = [each for span in (spans if post_first else spans[::-1]) for each in requests.ended(span, 1)]
+    assert requests.waiting == 0
+    return [(request, draft.is_view) for draft, request in settled]
+
+
+@pytest.mark.parametrize("method", ["RPC", "MCP"])
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_message_in_a_post_is_the_one_call(method: str, watched: bool) -> None:
+    settled = carried(method, "POST", post_first=False, watched=watched)
+    assert sorted(is_view for _, is_view in settled) == [False, True]
+    for request, _ in settled:
+        assert (request.viewed, request.user_id, request.session_id) == (f"{method}:a.B/C", "u-1", "s-1")
+        assert (request.address, request.entry) == ("192.0.2.1", True)
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_message_that_ends_after_its_post_is_counted_once_too(watched: bool) -> None:
+    settled = carried("MCP", "POST", post_first=True, watched=watched)
+    assert [is_view for _, is_view in settled].count(True) == 1
+
+
+def test_a_message_that_begins_after_the_request_above_it_came_in_another_one() -> None:
+    requests = Requests(5)
+    above, below = Link(TRACE, 1), Link(TRACE, 2, 1)
+    first = EndedSpan(
+        above, None, (Draft(above, made, is_view=True),), Request(method="POST", start=0, end=9)
+    )
+    later = EndedSpan(
+        below, None, (Draft(below, made, is_view=True),), Request(method="MCP", start=20, end=30)
+    )
+    settled = [*requests.ended(first, 1), *requests.ended(later, 1)]
+    assert [request.method for _, request in settled] == ["POST", "MCP"]
+
+
+@pytest.mark.parametrize(
+    ("method", "calls"), [("MCP", ["tools/call buy"]), ("RPC", ["tools/list", "tools/call buy"])]
+)
+def test_of_several_messages_in_a_post(method: str, calls: list[str]) -> None:
+    """FastMCP 4.1 lists its tools while it calls one; a JSON-RPC batch is several calls."""
+    requests = Requests(5)
+    links = {"tools/list": Link(TRACE, 2, 1), "tools/call buy": Link(TRACE, 3, 1)}
+    settled: list[Settled] = []
+    for route, below in links.items():
+        draft = Draft(below, made, is_view=True)
+        settled += requests.ended(EndedSpan(below, None, (draft,), Request(method=method, route=route)), 1)
+    post = Draft(Link(TRACE, 1), made, is_view=True)
+    settled += requests.ended(EndedSpan(post.link, None, (post,), Request(method="POST", route="/mcp")), 1)
+    assert [request.route for _, request in settled] == calls
+
+
+def test_messages_in_a_stream_are_calls_beside_it() -> None:
+    settled = carried("MCP", "GET", post_first=False, watched=True)
+    assert [request.viewed for request, is_view in settled if is_view] == ["MCP:a.B/C", "GET:/rpc"]

@@ -26,6 +26,17 @@ def address_of(attributes: dict[str, Any], **options: Any) -> str | None:
         ({"net.sock.peer.addr": "10.0.0.4", "net.peer.ip": "10.0.0.5"}, "10.0.0.4"),
         ({"client.address": "::ffff:192.0.2.1"}, "192.0.2.1"),
         ({"client.address": "2001:DB8:0:0::7"}, "2001:db8::7"),
+        ({"client.address": "10.0.0.5", "server.address": "10.0.0.5"}, None),
+        ({"client.address": "10.0.0.5", "server.address": "h", "net.host.ip": "10.0.0.5:80"}, None),
+        ({"client.address": "10.0.0.5", "server.address": "10.0.0.5", "net.peer.ip": "10.0.0.1"}, "10.0.0.1"),
+        ({"client.address": "203.0.113.7", "server.address": "10.0.0.5"}, "203.0.113.7"),
+        ({"client.address": "127.0.0.1", "server.address": "127.0.0.1"}, "127.0.0.1"),
+        # The socket's peer is believed: the host itself asks.
+        ({"network.peer.address": "10.0.0.5", "server.address": "10.0.0.5"}, "10.0.0.5"),
+        ({"peer.address": "192.0.2.1"}, "192.0.2.1"),
+        ({"peer.address": "192.0.2.1", "net.peer.ip": "192.0.2.2"}, "192.0.2.2"),
+        ({"client.socket.address": "192.0.2.1"}, "192.0.2.1"),
+        ({"peer.ipv4": "192.0.2.1"}, "192.0.2.1"),
         ({"client.address": "fe80::1%eth0"}, "fe80::1"),
         ({"net.peer.ip": "[::1]"}, "::1"),
         ({"client.address": "203.0.113.7:4711"}, "203.0.113.7"),
@@ -91,3 +102,32 @@ def test_forwarded_headers_are_not_read_by_default() -> None:
 )
 def test_trusted_proxy_hops(hops: int, header: dict[str, Any], address: str | None) -> None:
     assert address_of({**PEER, **header}, trusted_proxy_hops=hops) == address
+
+
+REAL_IP = "http.request.header.x_real_ip"
+CLOUDFLARE = "http.request.header.cf-connecting-ip"
+
+
+@pytest.mark.parametrize(
+    ("hops", "header", "address"),
+    [
+        (1, {REAL_IP: ("203.0.113.7",)}, "203.0.113.7"),
+        (1, {CLOUDFLARE: ("2001:db8::7",)}, "2001:db8::7"),
+        (1, {REAL_IP: ("203.0.113.7",), CLOUDFLARE: ("198.51.100.2",)}, "198.51.100.2"),
+        (1, {REAL_IP: ("203.0.113.7",), XFF: ("198.51.100.2",)}, "203.0.113.7"),
+        # The proxy appends its line to whatever the client has sent.
+        (1, {REAL_IP: ("1.2.3.4", "203.0.113.7")}, "203.0.113.7"),
+        (1, {REAL_IP: ("unknown",), XFF: ("198.51.100.2",)}, "198.51.100.2"),
+        (1, {"http.request.header.x_other_ip": ("203.0.113.7",)}, "10.0.0.1"),
+        (0, {REAL_IP: ("203.0.113.7",)}, "10.0.0.1"),
+    ],
+)
+def test_client_ip_headers(hops: int, header: dict[str, Any], address: str | None) -> None:
+    headers = ["CF-Connecting-IP", "X-Real-IP"]
+    options = {"trusted_proxy_hops": hops, "client_ip_headers": headers}
+    assert address_of({**PEER, **header}, **options) == address
+
+
+def test_an_address_of_a_header_is_shortened_as_well() -> None:
+    options = {"trusted_proxy_hops": 1, "client_ip_headers": ["X-Real-IP"], "client_ip": "truncate"}
+    assert address_of({**PEER, REAL_IP: ("203.0.113.7",)}, **options) == "203.0.113.0"

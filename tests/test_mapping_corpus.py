@@ -114,9 +114,9 @@ def test_orders_are_a_purchase_by_their_user_and_a_message(framework: str, mode:
         made = {event.metric_type: event for event in engagements}
         assert set(made) == {"purchase", "comment"}, str(recording)
         (view,) = (event for event in events if isinstance(event, ViewEvent))
-        assert made["purchase"].target_id == view.content_id
+        assert made["purchase"].target_id == "pay_1"
         assert made["purchase"].user_id == view.user_id == "user-77"
-        assert made["comment"].target_id == "send-confirmation"
+        assert made["comment"].target_id == "msg_9"
     assert orders
 
 

@@ -47,6 +47,68 @@ def test_the_contracts_table(name: str, metric_type: str) -> None:
     assert engagement_of(make_event(name)).metric_type == metric_type
 
 
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("payment.processed", "payment_processed"),
+        ("PaymentProcessed", "payment_processed"),
+        ("Payment Processed", "payment_processed"),
+        ("payment-processed", "payment_processed"),
+        ("PAYMENT_PROCESSED", "payment_processed"),
+        ("Message sent", "message_sent"),
+        ("message.received", "message_received"),
+        ("streamStarted", "stream_started"),
+        ("stream:ended", "stream_ended"),
+        ("Invoice paid", "invoice.paid"),
+    ],
+)
+def test_names_as_people_write_them(written: str, name: str) -> None:
+    options = {"business_events": {"invoice.paid": "purchase"}}
+    assert engagement_of(make_event(written), options=options).metadata["businessEventType"] == name
+
+
+def test_a_name_of_the_options_wins_over_one_that_is_written_like_it() -> None:
+    options = {"business_events": {"PaymentProcessed": "donation"}}
+    made = [
+        engagement_of(make_event(name), options=options) for name in ("PaymentProcessed", "payment_processed")
+    ]
+    assert [each.metric_type for each in made] == ["donation", "purchase"]
+
+
+@pytest.mark.parametrize(
+    ("name", "resembled"),
+    [
+        ("payment_process", "payment_processed"),
+        ("payments.processed", "payment_processed"),
+        ("app.payment.processed", "payment_processed"),
+        ("processed payment", "payment_processed"),
+        ("payment_succeeded", "payment_processed"),
+        ("mesage_sent", "message_sent"),
+        ("stream stopped", "stream_ended"),
+        ("invoice_payed", "invoice_paid"),
+        ("payment_processed o-4711", "payment_processed"),
+    ],
+)
+def test_near_misses_are_counted_and_named(name: str, resembled: str) -> None:
+    shared = mapper(business_events={"invoice_paid": "purchase"})
+    span = make_span({}, kind=SpanKind.INTERNAL, events=[make_event(name), make_event(name)])
+    assert shared.map(span).events == []
+    count, names = shared.business.take_near_misses()
+    assert (count, list(names.values())) == (2, [resembled])
+    assert "4711" not in str(names)
+    assert shared.business.take_near_misses()[0] == 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["exception", "payment_failed", "message", "stream_chunk", "cache_hit", "", "_", "retry", "x" * 999],
+)
+def test_other_names_are_no_near_misses(name: str) -> None:
+    shared = mapper()
+    shared.map(make_span({}, events=[make_event(name), make_event("payment_processed")]))
+    assert not shared.business.had_near_misses
+
+
 @pytest.mark.parametrize("kind", list(SpanKind))
 def test_events_of_any_kind_of_span(kind: SpanKind) -> None:
     assert engagement_of(make_event("message_sent"), kind=kind)
@@ -76,6 +138,14 @@ def test_its_own_metric_type_wins_over_the_table() -> None:
     [
         ({"user.id": "e"}, {"user.id": "s"}, "e"),
         ({"enduser.id": "e"}, {"user.id": "s"}, "e"),
+        ({"user_id": "e", "customer.id": "c"}, {}, "e"),
+        ({"app.user.id": "e"}, {"user.id": "s"}, "e"),
+        ({"customer_id": 17}, {"user.id": "s"}, "17"),
+        ({"user.id": "None", "customer.id": "c"}, {"user.id": "s"}, "c"),
+        ({"user.email": "e@h.example", "user.name": "Jane"}, {}, "anonymous-e929d0e0e4736"),
+        ({}, {"app.user.id": "s"}, "s"),
+        ({}, {"customer.id": "c", "user_id": "s"}, "s"),
+        ({}, {"customer.id": "c"}, "c"),
         ({}, {"user.id": "s"}, "s"),
         ({}, {}, "anonymous-e929d0e0e4736"),
     ],
@@ -113,10 +183,58 @@ def test_on_a_server_span_the_target_is_what_was_viewed(extra: dict[str, Any], t
 
 @pytest.mark.parametrize(
     ("name", "target_id"),
-    [("charge", "charge"), ("GET https://u:p@h/a?token=s", "GET https://h/a"), ("", "message_sent")],
+    [
+        ("charge", "charge"),
+        ("GET https://u:p@h/a?token=s", "GET https://h/a"),
+        ("", "message_sent"),
+        ("run/tasks.charge[9ea43cd7-bd77-494d-8fac-209c0dc7a438]", "run/tasks.charge[{id}]"),
+        ("charge order 4711", "charge order {id}"),
+        ("mail jane@h.example", "mail {id}"),
+    ],
 )
 def test_elsewhere_the_target_is_the_span(name: str, target_id: str) -> None:
     assert engagement_of(make_event("message_sent"), name=name).target_id == target_id
+
+
+@pytest.mark.parametrize(
+    ("name", "on_event", "on_span", "target_id"),
+    [
+        ("payment_processed", {"target.id": "t", "order.id": "o"}, {}, "t"),
+        ("payment_processed", {"transaction.id": "x", "payment_id": "p", "order_id": 7}, {}, "7"),
+        ("payment_processed", {"transaction.id": "x", "app.payment.id": "p"}, {}, "p"),
+        ("payment_processed", {"app.transaction_id": "x"}, {"target.id": "t"}, "x"),
+        ("payment_processed", {"order.id": "None", "payment.id": "p"}, {}, "p"),
+        ("payment_processed", {"message.id": "m"}, {"app.order.id": "o"}, "o"),
+        ("payment_processed", {}, {"target.id": "t", "order.id": "o"}, "t"),
+        ("message_sent", {"thread.id": "t", "message_id": "m"}, {}, "m"),
+        ("message_received", {}, {"thread_id": "t"}, "t"),
+        ("stream_started", {"app.stream.id": "s"}, {}, "s"),
+        ("stream_ended", {"order.id": "o"}, {}, "charge"),
+        ("invoice_paid", {"app.invoice_id": "i", "order.id": "o"}, {}, "i"),
+    ],
+)
+def test_the_target_is_what_the_event_else_its_span_names(
+    name: str, on_event: dict[str, Any], on_span: dict[str, Any], target_id: str
+) -> None:
+    business = {"invoice_paid": BusinessEvent("purchase", target_id_attribute="invoice.id")}
+    engagement = engagement_of(make_event(name, on_event), on_span, options={"business_events": business})
+    assert engagement.target_id == target_id
+
+
+@pytest.mark.parametrize(
+    ("attributes", "status"),
+    [
+        ({"http.status_code": 503}, 503),
+        ({"http.status_code": 404}, None),
+        ({"http.status_code": 201}, None),
+        ({"http.method": "", "rpc.system": "grpc", "rpc.grpc.status_code": 13}, 13),
+        ({"http.method": "", "rpc.system": "grpc", "rpc.grpc.status_code": 5}, None),
+    ],
+)
+def test_an_event_of_a_request_that_failed_says_so(attributes: dict[str, Any], status: int | None) -> None:
+    mapped = mapper().map(make_span({**CALL, **attributes}, events=[make_event("payment_processed")]))
+    (engagement,) = (event for event in mapped.events if isinstance(event, EngagementEvent))
+    assert engagement.metadata.get("statusCode") == status
 
 
 def test_target_type() -> None:

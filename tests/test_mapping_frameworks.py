@@ -19,6 +19,8 @@ MILLI = 1_000_000
     [
         ("GET /items/{item_id}", "/items/blue?token=secret", "/items/{item_id}"),
         ("GET /ws/%s", "/ws/blue", "/ws/{var}"),
+        ("GET /posts/:id(.:format)", "/posts/blue", "/posts/:id"),
+        ("GET /posts/[slug]", "/posts/blue", "/posts/[slug]"),
         ("GET /items/{item_id}", "/other/blue", "/other/blue"),
         ("GET /items/{item_id}", "/items/blue/9", "/items/blue/{id}"),
         ("GET /items/{x}", "/items/{x}", "/items/{x}"),

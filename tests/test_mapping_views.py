@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import uuid
 from typing import Any
 
@@ -7,11 +8,17 @@ import pytest
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode
-from span_making import END, START, make_event, make_span, mapper, view_of
+from span_making import END, START, TRACE_ID, make_event, make_span, mapper, view_of
 
+from otel_analytics.config import Config
 from otel_analytics.contract import Kind
+from otel_analytics.events import ViewEvent, encoded_form
+from otel_analytics.mapping.identity import Requests
 from otel_analytics.mapping.ids import NAMESPACE
+from otel_analytics.mapping.options import options_from_config
+from otel_analytics.mapping.spans import SpanMapper
 
+POST = {"http.method": "POST", "http.target": "/rpc/x", "http.status_code": 200}
 HTTP = {"http.request.method": "GET", "url.path": "/items/42", "http.response.status_code": 200}
 ERROR = Status(StatusCode.ERROR)
 
@@ -43,6 +50,7 @@ def test_a_view_is_the_contracts_view() -> None:
             "spanId": "00f067aa0ba902b7",
             "statusCode": 200,
             "userAgent": "curl/8",
+            "entry": True,
             "eventId": event_id,
             "timestamp": "2023-11-14T22:13:20.123Z",
         },
@@ -82,6 +90,19 @@ def test_a_server_span_of_no_known_kind_is_no_api_call() -> None:
         ({"faas.invocation_id": "1", "faas.name": "resize"}, "FAAS:resize"),
         ({"faas.execution": "1"}, "FAAS:GET"),
         ({"faas.trigger": "http", "http.method": "GET", "http.route": "/a"}, "GET:/a"),
+        ({**POST, "rpc.system": "grpc", "rpc.service": "a.B", "rpc.method": "C"}, "RPC:a.B/C"),
+        ({**POST, "rpc.system.name": "connectrpc", "rpc.method": "a.B/C"}, "RPC:a.B/C"),
+        ({**POST, "rpc.system": "jsonrpc", "rpc.method": "add", "rpc.jsonrpc.error_code": 7}, "RPC:add"),
+        (
+            {"rpc.system": "jsonrpc", "rpc.method": "wp", "rpc.jsonrpc.error_code": -32601},
+            "RPC:{unmatched}",
+        ),
+        ({"mcp.method.name": "tools/call", "gen_ai.tool.name": "buy"}, "MCP:tools/call buy"),
+        ({"mcp.method.name": "prompts/get", "gen_ai.prompt.name": "greet"}, "MCP:prompts/get greet"),
+        ({"mcp.method.name": "tools/list"}, "MCP:tools/list"),
+        ({"mcp.method.name": "resources/read", "mcp.resource.uri": "file:///etc/x"}, "MCP:resources/read"),
+        ({"mcp.method.name": "nmap", "rpc.response.status_code": "-32601"}, "MCP:{unmatched}"),
+        ({**POST, "mcp.method.name": "tools/call", "gen_ai.tool.name": "buy"}, "MCP:tools/call buy"),
     ],
 )
 def test_method_and_endpoint(attributes: dict[str, Any], content_id: str) -> None:
@@ -104,6 +125,13 @@ def test_method_and_endpoint(attributes: dict[str, Any], content_id: str) -> Non
         ({"rpc.system": "grpc", "rpc.response.status_code": "NOT_FOUND"}, {}, 5),
         ({"rpc.system": "grpc", "rpc.response.status_code": "OK"}, {}, 0),
         ({"rpc.system": "jsonrpc", "rpc.response.status_code": "-32601"}, {}, "-32601"),
+        ({"rpc.system": "connect_rpc", "rpc.connect_rpc.error_code": "not_found"}, {}, 5),
+        ({"rpc.system": "buf_connect", "rpc.buf_connect.status_code": "internal"}, {}, 13),
+        ({"rpc.system": "jsonrpc", "rpc.jsonrpc.error_code": -32000}, {}, -32000),
+        ({**POST, "rpc.system": "grpc", "rpc.grpc.status_code": 0}, {}, 0),
+        ({**POST, "rpc.system": "grpc"}, {}, None),
+        ({**POST, "rpc.system": "grpc", "http.status_code": 401}, {}, 16),
+        ({**POST, "rpc.system": "connect_rpc", "http.status_code": 503}, {}, 14),
         ({"rpc.system": "grpc"}, {"status": ERROR}, 2),
         ({"rpc.system": "grpc", "rpc.grpc.status_code": 0}, {"events": [make_event("exception")]}, 2),
         ({"rpc.system": "grpc", "rpc.grpc.status_code": 5}, {"events": [make_event("exception")]}, 5),
@@ -117,6 +145,146 @@ def test_method_and_endpoint(attributes: dict[str, Any], content_id: str) -> Non
 def test_status(attributes: dict[str, Any], fields: dict[str, Any], status: object) -> None:
     http = {} if "rpc.system" in attributes else {"http.method": "GET", "http.route": "/a"}
     assert view_of({**http, **attributes}, **fields).metadata.get("statusCode") == status
+
+
+@pytest.mark.parametrize("recorded", [{"http.status_code": 500}, {}], ids=["500", "none"])
+@pytest.mark.parametrize(
+    ("kind", "message", "status"),
+    [
+        ("tornado.web.HTTPError", "HTTP 400: Bad Request (missing)", 400),
+        ("tornado.web.MissingArgumentError", "HTTP 400: Bad Request (Missing argument q)", 400),
+        ("falcon.errors.HTTPForbidden", "<HTTPForbidden: 403 Forbidden>", 403),
+        ("falcon.http_status.HTTPStatus", "204", 204),
+        ("falcon.redirects.HTTPMovedPermanently", "/x", 301),
+        ("starlette.exceptions.HTTPException", "404: The requested URL was not found.", 404),
+        ("fastapi.exceptions.HTTPException", "403: {'a': 1}", 403),
+        ("werkzeug.exceptions.NotFound", "404 Not Found: The requested URL was not found.", 404),
+        ("litestar.exceptions.http_exceptions.NotFoundException", "404: Not Found", 404),
+        ("aiohttp.web_exceptions.HTTPUnprocessableEntity", "Unprocessable Entity", 422),
+        ("pyramid.httpexceptions.HTTPFound", "The resource was found at", 302),
+        ("starlette.exceptions.HTTPException", "503: Busy", 503),
+        ("werkzeug.exceptions.HTTPException", "??? Unknown Error: x", 500),
+        ("tornado.web.HTTPError", "HTTP 700: Odd", 500),
+        ("tornado.httpclient.HTTPClientError", "HTTP 404: Not Found", 500),
+        ("aiohttp.client_exceptions.ClientResponseError", "404, message='Not Found'", 500),
+        ("ValueError", "404: no such thing", 500),
+        ("app.NotFound", "404", 500),
+        ("", "", 500),
+    ],
+)
+def test_an_exception_by_which_a_framework_answers_knows_the_status(
+    recorded: dict[str, Any], kind: str, message: str, status: int
+) -> None:
+    raised = make_event("exception", {"exception.type": kind, "exception.message": message})
+    view = view_of({"http.method": "GET", "http.route": "/a", **recorded}, events=[raised], status=ERROR)
+    assert view.metadata["statusCode"] == status
+
+
+def test_an_exception_that_was_answered_otherwise_says_nothing() -> None:
+    answer = {"exception.type": "starlette.exceptions.HTTPException", "exception.message": "404: x"}
+    view = view_of({**HTTP, "http.response.status_code": 422}, events=[make_event("exception", answer)])
+    assert view.metadata["statusCode"] == 422
+    last = [make_event("exception", answer), make_event("exception", {"exception.type": "ValueError"})]
+    assert view_of({"http.method": "GET"}, events=last, status=ERROR).metadata["statusCode"] == 500
+
+
+@pytest.mark.parametrize(
+    ("attributes", "fields", "status"),
+    [
+        ({}, {}, None),
+        ({"error.type": "tool_error"}, {"status": ERROR}, "tool_error"),
+        ({"rpc.response.status_code": "-32602"}, {"status": ERROR}, "-32602"),
+    ],
+)
+def test_the_status_of_an_mcp_call(
+    attributes: dict[str, Any], fields: dict[str, Any], status: object
+) -> None:
+    view = view_of({"mcp.method.name": "tools/call", "mcp.session.id": "s-1", **attributes}, **fields)
+    assert (view.session_id, view.metadata.get("statusCode")) == ("s-1", status)
+
+
+def test_an_mcp_tool_may_stand_in_the_spans_name_only() -> None:
+    view = view_of({"mcp.method.name": "tools/call"}, name="tools/call buy")
+    assert view.content_id == "MCP:tools/call buy"
+    view = view_of({"mcp.method.name": "resources/read"}, name="resources/read file:///home/jane")
+    assert view.content_id == "MCP:resources/read"
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"faas.trigger": "pubsub"},
+        {"faas.trigger": "timer"},
+        {"faas.trigger": "datasource"},
+        {"faas.trigger": "pubsub", **POST},  # pushed to a webhook
+        {"messaging.system": "aws_sqs"},
+        {"faas.cron": "0 5 * * *"},
+    ],
+)
+def test_background_work_is_no_call_and_its_business_counts(attributes: dict[str, Any]) -> None:
+    attributes = {"faas.invocation_id": "1", **attributes}
+    (event,) = mapper().map(make_span(attributes, events=[make_event("payment_processed")])).events
+    assert event.kind is Kind.ENGAGEMENT
+
+
+@pytest.mark.parametrize(
+    ("attributes", "name", "operation"),
+    [
+        ({"graphql.operation.type": "mutation", "graphql.operation.name": "Pay"}, "x", "mutation Pay"),
+        ({"graphql.operation.type": "query"}, "x", "query"),
+        ({"graphql.operation.name": "Pay" * 99}, "x", ("Pay" * 99)[:128]),
+        ({"component": "graphql", "query": "mutation Pay { pay }"}, "GraphQL Query: Pay", "mutation Pay"),
+        ({"component": "graphql", "query": "{ me }"}, "GraphQL Query", "query"),
+        ({"query": "query X"}, "x", None),
+    ],
+)
+def test_a_graphql_view_says_its_operation(
+    attributes: dict[str, Any], name: str, operation: str | None
+) -> None:
+    kind = SpanKind.SERVER if "component" in attributes else SpanKind.INTERNAL  # as Strawberry has it
+    shared = mapper()
+    outer = make_span({**POST, "http.route": "/graphql"})
+    inner = make_span(
+        attributes,
+        name=name,
+        kind=kind,
+        context=SpanContext(TRACE_ID, 9, is_remote=False),
+        parent=outer.context,
+    )
+    requests = Requests(0)
+    settled = [*requests.ended(shared.read(inner), 0), *requests.ended(shared.read(outer), 0)]
+    ((draft, request),) = settled
+    view = draft.make(request)
+    assert (view.content_id, view.metadata.get("operation")) == ("POST:/graphql", operation)
+
+
+def test_a_server_span_may_say_its_operation_itself() -> None:
+    view = view_of({**POST, "http.route": "/graphql", "graphql.operation.type": "query"})
+    assert (view.content_id, view.metadata["operation"]) == ("POST:/graphql", "query")
+
+
+BROWSER = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"
+
+
+@pytest.mark.parametrize(
+    ("parent", "user_agent", "entry"),
+    [
+        (None, "", True),
+        (None, "python-requests/2.32", True),
+        ("remote", BROWSER, True),
+        ("remote", "MyApp/7 CFNetwork/1494.0.7 Darwin/23.4.0", True),
+        ("remote", "python-requests/2.32", None),
+        ("remote", "", None),
+        ("local", BROWSER, None),
+    ],
+)
+def test_an_entry_is_a_call_that_no_service_made(
+    parent: str | None, user_agent: str, entry: bool | None
+) -> None:
+    above = SpanContext(TRACE_ID, 9, is_remote=parent == "remote") if parent else None
+    (view,) = mapper().map(make_span({**HTTP, "user_agent.original": user_agent}, parent=above)).events
+    assert isinstance(view, ViewEvent)
+    assert view.metadata.get("entry") is entry
 
 
 @pytest.mark.parametrize(
@@ -230,6 +398,9 @@ def test_a_span_without_context_still_gives_a_view_of_its_own() -> None:
     assert "traceId" not in one.metadata
 
 
+MARKS = ("bot", "healthCheck", "preflight", "prefetch", "staticFile")
+
+
 @pytest.mark.parametrize(
     ("attributes", "marks"),
     [
@@ -239,14 +410,31 @@ def test_a_span_without_context_still_gives_a_view_of_its_own() -> None:
         ({"http.route": "/a", "user_agent.original": "Googlebot/2.1"}, {"bot": True}),
         ({"http.route": "/a", "user_agent.synthetic.type": "test"}, {"bot": True}),
         ({"http.route": "/health-insurance"}, {}),
+        ({"http.method": "OPTIONS", "http.route": "/items"}, {"preflight": True}),
+        ({"http.method": "OPTIONS", "url.path": "/items", "http.status_code": 204}, {"preflight": True}),
+        (
+            {"http.route": "/a", "http.request.header.sec-purpose": ("prefetch;prerender",)},
+            {"prefetch": True},
+        ),
+        ({"http.route": "/a", "http.request.header.purpose": "prefetch"}, {"prefetch": True}),
+        ({"http.route": "/a", "http.request.header.x_moz": ["prefetch"]}, {"prefetch": True}),
+        ({"http.route": "/static/<path:filename>"}, {"staticFile": True}),
+        ({"url.path": "/img/photo123.jpg", "http.status_code": 200}, {"staticFile": True}),
+        ({"url.path": "/favicon.ico", "http.status_code": 200}, {"staticFile": True}),
+        ({"url.path": "/robots.txt", "http.status_code": 200}, {"staticFile": True}),
+        ({"url.path": "/app.3f2a9c1b.js", "http.status_code": 304}, {"staticFile": True}),
+        ({"http.method": "POST", "http.route": "/compile.js"}, {}),
+        ({"http.route": "/statistics"}, {}),
+        ({"http.route": "/reports/{id}.pdf"}, {}),
         ({"http.route": "/a", "user_agent.original": "Mozilla/5.0 (X11; Linux)"}, {}),
     ],
 )
-def test_bots_and_health_checks_are_marked_not_dropped(
-    attributes: dict[str, Any], marks: dict[str, bool]
-) -> None:
-    metadata = view_of({"http.method": "GET", **attributes}).metadata
-    assert {key: metadata[key] for key in ("bot", "healthCheck") if key in metadata} == marks
+def test_what_is_no_visit_is_marked_not_dropped(attributes: dict[str, Any], marks: dict[str, bool]) -> None:
+    span = make_span({"http.method": "GET", **attributes})
+    options = options_from_config(Config())
+    (written,) = SpanMapper(options, encoded_form(view_metadata=True)).map(span).events
+    for metadata in (mapper().map(span).events[0].metadata, json.loads(written.body)["metadata"]):
+        assert {key: metadata[key] for key in MARKS if key in metadata} == marks
 
 
 NATIVE = InstrumentationScope("fastapi")

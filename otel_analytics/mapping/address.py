@@ -2,7 +2,8 @@
 
 The socket's peer, or what the server put in its place, unless ``trusted_proxy_hops`` says how many proxies
 stand before the application. Each proxy appends the address it saw, so the client is that many entries from
-the right; whatever stands further left anybody can have written.
+the right; whatever stands further left anybody can have written. A proxy may also write the client into a
+header of its own (``client_ip_headers``), which counts behind one only, for the same reason.
 """
 
 from __future__ import annotations
@@ -40,7 +41,14 @@ def shown_address(policy: str) -> Shown:
     return shown
 
 
-def client_address(attributes: Attributes, show: Shown, trusted_proxy_hops: int) -> str | None:
+def header_keys(names: Sequence[str]) -> Sequence[str]:
+    """Return the attributes of the headers of the option ``client_ip_headers``, the first named first."""
+    return tuple(key for name in names for key in semconv.captured_header(name))
+
+
+def client_address(
+    attributes: Attributes, show: Shown, trusted_proxy_hops: int, headers: Sequence[str] = ()
+) -> str | None:
     """Return the client's address as it may be told, or `None`.
 
     Args:
@@ -48,8 +56,13 @@ def client_address(attributes: Attributes, show: Shown, trusted_proxy_hops: int)
         show: See `shown_address`.
         trusted_proxy_hops: Proxies whose entries count; 0 reads no forwarded header. With fewer entries than
             that the request did not come through all of them, and its peer is the client.
+        headers: Attributes of the headers that hold the client's address where there are proxies.
     """
     if trusted_proxy_hops:
+        for key in headers:
+            # Whoever writes the line last is the nearest.
+            if key in attributes and (lines := _entries(attributes, (key,))) and parse_address(lines[-1]):
+                return show(lines[-1])
         hops = _forwarded_for(attributes)
         if len(hops) >= trusted_proxy_hops:
             return show(hops[-trusted_proxy_hops])
@@ -57,13 +70,34 @@ def client_address(attributes: Attributes, show: Shown, trusted_proxy_hops: int)
 
 
 def _peer(attributes: Attributes, show: Shown) -> str | None:
+    """Return the first address: the client's, unless it is the server's by mistake, then the peer's."""
     for key in semconv.CLIENT_ADDRESS:
+        if key in attributes:
+            value = attributes[key]
+            text = value if type(value) is str else as_text(value)
+            if (address := show(text)) is not None and not _is_servers(text, attributes):
+                return address
+    for key in semconv.PEER_ADDRESS:
         if key in attributes:
             value = attributes[key]
             address = show(value if type(value) is str else as_text(value))
             if address is not None:
                 return address
     return None
+
+
+def _is_servers(text: str, attributes: Attributes) -> bool:
+    for key in semconv.SERVER_ADDRESS:
+        if key in attributes and _are_one(text, as_text(attributes[key])[:_LONGEST_NODE]):
+            return True
+    return False
+
+
+@lru_cache(maxsize=4096)
+def _are_one(client: str, server: str) -> bool:
+    """Whether two addresses are the same, other than a loopback one, where client and server are one host."""
+    address = parse_address(client)
+    return address is not None and not address.is_loopback and address == parse_address(server)
 
 
 def _forwarded_for(attributes: Attributes) -> Sequence[str]:

@@ -33,13 +33,17 @@ _HEALTH_CHECK = re.compile(
     re.IGNORECASE,
 )
 
+# Browsers, and the HTTP clients of iOS and Android; those of services name a library.
+_PERSONAL = re.compile(r"^(?:Mozilla|Opera)/|CFNetwork/|Dalvik/")
+
 
 class Agent(NamedTuple):
-    """What a user agent says of itself."""
+    """What a user agent says of itself; `personal`: it is the browser or the app of a person."""
 
     device: str
     bot: bool
     health_check: bool
+    personal: bool
 
 
 def device_reader(device_type: str) -> Callable[[str], Agent]:
@@ -53,7 +57,8 @@ def device_reader(device_type: str) -> Callable[[str], Agent]:
     def read(text: str) -> Agent:
         health_check = bool(_HEALTH_CHECK.search(text))
         bot = health_check or bool(_BOT.search(text))
-        return Agent(_device(text, bot=bot) if device_type == AUTO else device_type, bot, health_check)
+        device = _device(text, bot=bot) if device_type == AUTO else device_type
+        return Agent(device, bot, health_check, bool(_PERSONAL.search(text)))
 
     return read
 

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from otel_analytics.contract import Kind, rfc3339
 from otel_analytics.events import BusinessEvent, EncodedEvent, Event, Form
 from otel_analytics.mapping import ids, semconv
-from otel_analytics.mapping.endpoint import UNKNOWN, bare_url
+from otel_analytics.mapping.business import BusinessNames, Recognised, recognised
+from otel_analytics.mapping.endpoint import UNKNOWN
 from otel_analytics.mapping.identity import Draft, Link, Request
 from otel_analytics.mapping.options import MappingOptions
-from otel_analytics.mapping.privacy import first_known
+from otel_analytics.mapping.privacy import bare_text, first_id, first_known, name_without_ids, told
 from otel_analytics.mapping.reading import NotMade, SpanReading
 from otel_analytics.mapping.values import Attributes, as_text, attributes_of, first_text, is_true
 
 IGNORED: Final = "ignored"
 ANONYMOUS: Final = "anonymous"
+
+_LONGEST_NAME: Final = 256
 
 
 class Occurrence(NamedTuple):
@@ -33,6 +38,7 @@ class Occurrence(NamedTuple):
         trace_id: 32 hex digits.
         trace: The metadata by which it is found in the traces, and how many it stands for.
         span_name: The last resort for a target.
+        span_attributes: Of its span, where that is at hand; they may name its target.
         is_log: Whether a log record tells it.
     """
 
@@ -44,28 +50,32 @@ class Occurrence(NamedTuple):
     trace_id: str
     trace: Mapping[str, Any]
     span_name: str = ""
+    span_attributes: Mapping[str, Any] = MappingProxyType({})
     is_log: bool = False
 
 
-def drafted(occurrence: Occurrence, options: MappingOptions, form: Form) -> Draft | None:
+def drafted(
+    occurrence: Occurrence, names: BusinessNames, options: MappingOptions, form: Form
+) -> Draft | None:
     """Return a business event as a draft of an engagement; `None` where it is no business event.
 
     Args:
         occurrence: What happened.
+        names: Which names are business events'.
         options: How events are mapped.
         form: What engagements are made as.
     """
-    name, attributes = occurrence.name, occurrence.attributes
-    business = _business_event(name, attributes, options)
-    if business is None:
+    attributes = occurrence.attributes
+    found = _recognised(occurrence.name, attributes, names)
+    if found is None:
         return None
-    user_id = first_known(attributes, semconv.USER_ID_OF_EVENT)
+    user_id = first_id(attributes, semconv.USER_ID_OF_EVENT)
     return Draft(
         occurrence.link,
-        partial(_engagement, business, occurrence, user_id, options, form),
+        partial(_engagement, found, occurrence, user_id, options, form),
         nanos=occurrence.nanos,
         size=_size(attributes),
-        name=name,
+        name=found.name,
         is_log=occurrence.is_log,
         user_id=user_id,
     )
@@ -83,7 +93,7 @@ def span_events(reading: SpanReading) -> Iterator[Occurrence]:
         ordinals[key] += 1
         yield Occurrence(
             *(name, nanos, attributes_of(event), event_id, reading.link, trace_id, found_by),
-            bare_url(as_text(reading.span.name)),
+            *(as_text(reading.span.name), reading.attributes),
         )
 
 
@@ -119,19 +129,19 @@ def _size(attributes: Attributes) -> int:
     return 512 + sum(len(value) for value in attributes.values() if isinstance(value, (str, bytes, tuple)))
 
 
-def _business_event(name: str, attributes: Attributes, options: MappingOptions) -> BusinessEvent | None:
+def _recognised(name: str, attributes: Attributes, names: BusinessNames) -> Recognised | None:
     """Return what an event counts as; its own metric type wins over the table's."""
-    business = options.business_events.get(name)
-    own = first_text(attributes, semconv.METRIC_TYPE)
+    own = bare_text(first_text(attributes, semconv.METRIC_TYPE))
     if not own:
-        return business
-    if business is None:
-        return BusinessEvent(own)
-    return BusinessEvent(own, business.target_type, business.target_id_attribute)
+        return names.recognise(name)
+    found = names.known(name)
+    if found is None:
+        return recognised(bare_text(name), BusinessEvent(own))
+    return found._replace(business=replace(found.business, metric_type=own))
 
 
 def _engagement(
-    business: BusinessEvent,
+    found: Recognised,
     occurrence: Occurrence,
     named: str,
     options: MappingOptions,
@@ -139,24 +149,25 @@ def _engagement(
     request: Request,
 ) -> Event | EncodedEvent | NotMade:
     """Make an engagement of a business event, or say why it is deliberately none."""
-    name, attributes = occurrence.name, occurrence.attributes
+    attributes = occurrence.attributes
     if is_true(attributes.get(semconv.IGNORE)):
         return NotMade(Kind.ENGAGEMENT, IGNORED)
-    session_id = first_known(attributes, semconv.SESSION_ID) or request.session_id
-    user_id = named or request.user_id or _anonymous(session_id, occurrence, options)
+    session_id = first_id(attributes, semconv.SESSION_ID) or request.session_id
+    user_id = named or request.user_id or first_id(occurrence.span_attributes, semconv.CUSTOMER_ID)
+    user_id = user_id or _anonymous(session_id, occurrence, options)
     if not user_id:
         return NotMade(Kind.ENGAGEMENT, ANONYMOUS)
     return form.engagement(
         occurrence.event_id,
         rfc3339(occurrence.nanos),
         user_id,
-        business.metric_type,
-        _target_id(business, attributes) or request.viewed or occurrence.span_name or name or UNKNOWN,
-        first_text(attributes, semconv.TARGET_TYPE) or business.target_type,
+        found.business.metric_type,
+        _target_id(found, occurrence) or request.viewed or _last_resort(found, occurrence),
+        bare_text(first_text(attributes, semconv.TARGET_TYPE)) or found.business.target_type,
         metadata={
             **_circumstances(session_id, request, occurrence),
             **_passed_on(attributes),
-            "businessEventType": name,
+            "businessEventType": found.name,
             **occurrence.trace,
         },
     )
@@ -173,27 +184,35 @@ def _trace_of(occurrence: Occurrence) -> str:
     return occurrence.trace_id if occurrence.link.trace_id else occurrence.event_id.replace("-", "")
 
 
-def _circumstances(session_id: str, request: Request, occurrence: Occurrence) -> dict[str, str]:
-    """Return what an engagement has no field for; what is unknown is left out."""
+def _circumstances(session_id: str, request: Request, occurrence: Occurrence) -> dict[str, Any]:
+    """Return what an engagement has no field for; what is unknown is left out.
+
+    A status is told where the request failed: what was done in it may have been undone, or be repeated.
+    """
     if not session_id and request.method:
         session_id = ids.session_id(request.start, occurrence.trace_id)  # the same as its request's view
-    said = {"sessionId": session_id, "route": request.route, "ipAddress": request.address}
+    said = {
+        "sessionId": session_id,
+        "route": request.route,
+        "ipAddress": request.address,
+        "statusCode": request.failure,
+    }
     return {key: value for key, value in said.items() if value}
 
 
-def _target_id(business: BusinessEvent, attributes: Attributes) -> str:
-    named = first_text(attributes, semconv.TARGET_ID)
-    if named or business.target_id_attribute is None:
-        return named
-    # A keyword argument of Python has no dots.
-    attribute = business.target_id_attribute
-    return first_text(attributes, (attribute, attribute.replace(".", "_")))
+def _target_id(found: Recognised, occurrence: Occurrence) -> str:
+    """Return what the event, else its span, names as its target."""
+    for attributes in (occurrence.attributes, occurrence.span_attributes):
+        if target := bare_text(first_known(attributes, found.targets)):
+            return target
+    return ""
+
+
+def _last_resort(found: Recognised, occurrence: Occurrence) -> str:
+    """Return a name as a target, of which there are few: that of the span, without ids, or the event's."""
+    return name_without_ids(occurrence.span_name[:_LONGEST_NAME]) or found.name or UNKNOWN
 
 
 def _passed_on(attributes: Attributes) -> dict[str, Any]:
-    """Return the attributes that are nobody's field; of a URL, what may be told."""
-    return {
-        key: bare_url(as_text(value)) if key in semconv.URL_VALUES else value
-        for key, value in attributes.items()
-        if key not in semconv.NOT_PASSED_ON
-    }
+    """Return the attributes that are nobody's field, as they may be told."""
+    return told({key: value for key, value in attributes.items() if key not in semconv.NOT_PASSED_ON})

@@ -12,7 +12,9 @@ the server span above it has ended, and then says what the event lacks:
 * an event may be recorded both ways, as a span event and as a log record: the n-th of a name on a span is the
   same event in both, and the one that comes second is left out;
 * a server span whose parent is a server span of the same method is the same request seen twice: one view,
-  with the outer span's address and the better route.
+  with the outer span's address and the better route;
+* RPC and MCP messages come in a POST, and a server span of their own right below its is the call that counts:
+  it has the view, with the address, the user and the session of the POST, which has none.
 
 An event whose server span has not ended after the wait goes with what is known; if no chain leads to a server
 span, but one has ended whose time encloses the event's, it takes that one's.
@@ -62,11 +64,13 @@ class Said(NamedTuple):
         user_id: Its own attribute; also for its events and the spans below it.
         session_id: The same.
         event_users: The users that its events name.
+        operation: What a GraphQL request asks for, where it is a span of one.
     """
 
     user_id: str = ""
     session_id: str = ""
     event_users: tuple[str, ...] = ()
+    operation: str = ""
 
 
 class Request(NamedTuple):
@@ -83,6 +87,9 @@ class Request(NamedTuple):
         start: Nanoseconds since the epoch.
         end: The same.
         has_view: Whether its server span has a view, rather than another span that is known to serve it too.
+        failure: The status of an answer that says that the server failed.
+        entry: Whether it comes from outside, rather than from another traced service.
+        operation: What it asks for, where it is a GraphQL request.
     """
 
     user_id: str = ""
@@ -95,6 +102,9 @@ class Request(NamedTuple):
     start: int = 0
     end: int = 0
     has_view: bool = True
+    failure: int | str | None = None
+    entry: bool = False
+    operation: str = ""
 
     @property
     def viewed(self) -> str:
@@ -165,7 +175,7 @@ class _Trace:
         self.said: dict[int, Said] = {}
         self.requests: dict[int, Request] = {}  # of ended server spans
         self.inner: dict[int, int] = {}  # a span to the server span right below it
-        self.viewed: set[int] = set()  # server spans whose views have left before their parents ended
+        self.viewed: set[int] = set()  # server spans whose views have left
         self.waiting: dict[int, list[tuple[Draft, float]]] = {}
         self.recorded: dict[tuple[int, str], list[int]] = {}  # span and name: as span events, as log records
         self.watched = False  # each of its spans that will ever end here has been seen to start
@@ -173,7 +183,7 @@ class _Trace:
 
 
 class _Lone(NamedTuple):
-    """A request of a single span, as many are, for as long as another one may come."""
+    """A request of whose spans only the server span told anything, for as long as another one may come."""
 
     until: float
     watched: bool
@@ -265,7 +275,7 @@ class Requests:
         return settled
 
     def is_alone(self, trace_id: int, span_id: int) -> bool:
-        """Whether no other span is known of the trace of a span that ends, so that it joins nothing."""
+        """Whether a span that ends joins nothing, as no other of its trace is open or has told anything."""
         return trace_id not in self._lone and _is_alone(self._traces.get(trace_id), span_id)
 
     def passed_alone(self, trace_id: int, span_id: int, tell: Callable[[], EndedSpan], now: float) -> bool:
@@ -349,6 +359,7 @@ class Requests:
         trace.watched = lone.watched
         link, said, _, request = lone.tell()
         self._note_end(trace, link, said, request)
+        trace.viewed.add(link.span_id)
         for name in lone.names:
             trace.recorded.setdefault((link.span_id, name), [0, 0])[False] += 1
         self._over[trace_id] = lone.until
@@ -471,6 +482,8 @@ class Requests:
         if found is None:
             return ()
         if isinstance(found, Request):
+            if draft.is_view:
+                trace.viewed.add(draft.link.span_id)
             return ((draft, found),)
         trace.waiting.setdefault(found, []).append((draft, due))
         self._waiting += 1
@@ -498,11 +511,11 @@ class Requests:
 
 
 def _is_alone(trace: _Trace | None, span_id: int) -> bool:
-    """Whether no other span of a trace is known than the one that ends, and nobody has told of it."""
+    """Whether a span that ends is the last that is open of its trace, and none of the others told anything."""
     return trace is None or (
-        len(trace.parents) == 1
+        len(trace.open) == 1
         and span_id in trace.open
-        and not (trace.said or trace.waiting or trace.recorded)
+        and not (trace.said or trace.waiting or trace.recorded or trace.requests)
     )
 
 
@@ -517,10 +530,12 @@ def _alone(span: EndedSpan) -> list[Settled]:
 _Speaker = TypeVar("_Speaker", Said, Request)
 
 
-def _either(first: _Speaker, then: Said) -> _Speaker:
+def _either(first: _Speaker, then: Said | Request) -> _Speaker:
     """Let somebody else say what the first does not."""
     return first._replace(
-        user_id=first.user_id or then.user_id, session_id=first.session_id or then.session_id
+        user_id=first.user_id or then.user_id,
+        session_id=first.session_id or then.session_id,
+        operation=first.operation or then.operation,
     )
 
 
@@ -537,10 +552,12 @@ def _of_view(trace: _Trace, draft: Draft) -> _Found:
     parent = trace.parents.get(span_id, 0)
     if _may_be_server(trace, parent):
         return parent
-    inner = trace.inner.get(span_id)
+    inner = trace.inner.get(span_id, 0)
     if _is_inner(trace, span_id) and trace.requests[parent].has_view:
         return None
-    if inner in trace.viewed and inner and _is_inner(trace, inner):
+    if inner in trace.viewed and _is_inner(trace, inner):
+        return None
+    if _is_carried(trace, inner) or (_is_carried(trace, span_id) and not _is_the_message(trace, span_id)):
         return None
     return _named_or_open(trace, span_id, _joined(trace, span_id))
 
@@ -619,6 +636,33 @@ def _is_inner(trace: _Trace, span_id: int) -> bool:
     return outer is not None and outer.method == trace.requests[span_id].method
 
 
+_CARRIED: Final = frozenset({"RPC", "MCP"})
+_CARRIER: Final = "POST"
+
+
+def _is_carried(trace: _Trace, span_id: int) -> bool:
+    """Whether a server span serves a message that came in the request of the server span right above it."""
+    request = trace.requests.get(span_id)
+    if request is None or request.method not in _CARRIED:
+        return False
+    outer = trace.requests.get(trace.parents.get(span_id, 0))
+    if outer is None or outer.method != _CARRIER:
+        return False
+    # The task of an MCP session goes on in the context of the request that began it.
+    return outer.start <= request.start <= outer.end
+
+
+def _is_the_message(trace: _Trace, span_id: int) -> bool:
+    """Whether a message counts for the request in which it came, rather than that itself, or another message.
+
+    A POST has one MCP message (MCP, "Streamable HTTP"), but FastMCP lists its tools before it calls one, with
+    a span of its own.
+    """
+    parent = trace.parents[span_id]
+    is_last = trace.requests[span_id].method != "MCP" or trace.inner[parent] == span_id
+    return is_last and parent not in trace.viewed
+
+
 def _joined(trace: _Trace, span_id: int) -> Request:
     """Return a request with the user, the session and the route that all its spans together tell."""
     for above in _chain(trace, span_id):
@@ -631,6 +675,13 @@ def _joined(trace: _Trace, span_id: int) -> Request:
         request = _merged(request, trace.requests[below])
     if not request.user_id and trace.said:
         request = request._replace(user_id=_agreed(trace, span_id))
+    if not request.operation and trace.said:
+        request = request._replace(operation=_operation(trace, span_id))
+    if _is_carried(trace, span_id):
+        carrier = _joined(trace, trace.parents[span_id])
+        request = _either(request, carrier)._replace(
+            address=request.address or carrier.address, entry=request.entry or carrier.entry
+        )
     return request
 
 
@@ -659,6 +710,12 @@ def _agreed(trace: _Trace, span_id: int) -> str:
             users.update(said.event_users, (said.user_id,))
     users.discard("")
     return users.pop() if len(users) == 1 else ""
+
+
+def _operation(trace: _Trace, span_id: int) -> str:
+    """Return the GraphQL operation that a span at or below a server span names."""
+    named = (below for below, said in trace.said.items() if said.operation)
+    return next((trace.said[below].operation for below in named if span_id in _chain(trace, below)), "")
 
 
 def _for_event(trace: _Trace, draft: Draft, request: Request) -> Request:

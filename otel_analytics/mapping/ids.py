@@ -58,8 +58,16 @@ def anonymous_id(session: str, trace_id: str) -> str:
     """
     if not session:
         return f"anonymous-{trace_id[-13:]}"
-    raw = session.encode(errors="surrogatepass")
-    return f"anonymous-{sha1(raw, usedforsecurity=False).hexdigest()[:13]}"
+    return f"anonymous-{_digest(session)}"
+
+
+def hidden_id(text: str) -> str:
+    """Return what stands for an id that must not be told: the same for the same, another for another."""
+    return f"hidden-{_digest(text)}"
+
+
+def _digest(text: str) -> str:
+    return sha1(text.encode(errors="surrogatepass"), usedforsecurity=False).hexdigest()[:13]
 
 
 def _uuid5(name: str) -> str:

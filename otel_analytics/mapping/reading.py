@@ -8,11 +8,12 @@ from typing import Any, Final, NamedTuple
 from otel_analytics.contract import Kind
 from otel_analytics.mapping import semconv
 from otel_analytics.mapping.identity import Link
-from otel_analytics.mapping.privacy import first_known
+from otel_analytics.mapping.privacy import first_id
 from otel_analytics.mapping.values import Attributes, attributes_of
 
 WHO: Final = frozenset((*semconv.USER_ID, *semconv.SESSION_ID))
 """Attributes that say who it was."""
+_TOLD: Final = frozenset((*WHO, *semconv.GRAPHQL_TYPE, *semconv.GRAPHQL_NAME))
 _64_BITS = 2**64 - 1
 _THRESHOLD_DIGITS: Final = 14
 _THRESHOLD = re.compile(r"(?:^|;)th:([0-9a-f]{1,14})(?:;|$)")
@@ -73,8 +74,8 @@ def read(span: Any) -> SpanReading:
     trace_id, span_id = link[:2] if link.trace_id else (0, start & _64_BITS)
     user_id = session_id = ""
     if not WHO.isdisjoint(attributes):
-        user_id = first_known(attributes, semconv.USER_ID)
-        session_id = first_known(attributes, semconv.SESSION_ID)
+        user_id = first_id(attributes, semconv.USER_ID)
+        session_id = first_id(attributes, semconv.SESSION_ID)
     return SpanReading(
         *(span, attributes, link, f"{trace_id:032x}", f"{span_id:016x}", start, user_id, session_id),
         has_events(span),
@@ -99,8 +100,8 @@ def sample_weight(span: Any) -> float | None:
 
 
 def tells_nothing(span: Any) -> bool:
-    """Whether a span that is no server span has neither events nor anybody's name: most have not."""
-    return not has_events(span) and WHO.isdisjoint(attributes_of(span))
+    """Whether a span that is no server span has neither events nor what its request needs: most have not."""
+    return not has_events(span) and _TOLD.isdisjoint(attributes_of(span))
 
 
 def has_events(span: Any) -> bool:

@@ -15,12 +15,13 @@ from otel_analytics.contract import CallView, Kind, rfc3339
 from otel_analytics.events import OBJECTS, Form
 from otel_analytics.mapping import ids, semconv
 from otel_analytics.mapping.address import client_address
-from otel_analytics.mapping.calls import FUNCTION, RPC, Call, describe, is_call
+from otel_analytics.mapping.business import BusinessNames
+from otel_analytics.mapping.calls import FUNCTION, MCP, RPC, Call, describe, graphql_operation, is_call
 from otel_analytics.mapping.endpoint import OTHER, EndpointCap, Tally
 from otel_analytics.mapping.engagements import IGNORED, Occurrence, drafted, span_events
 from otel_analytics.mapping.identity import Draft, EndedSpan, Link, Request, Requests, Said
 from otel_analytics.mapping.options import MappingOptions
-from otel_analytics.mapping.privacy import first_known, is_redacted
+from otel_analytics.mapping.privacy import bare_text, first_id, is_placeholder
 from otel_analytics.mapping.reading import (
     WHO,
     NotMade,
@@ -32,14 +33,16 @@ from otel_analytics.mapping.reading import (
     tells_nothing,
 )
 from otel_analytics.mapping.second_spans import SecondSpans
+from otel_analytics.mapping.statuses import FAILURES, NO_SUCH_ROUTE
 from otel_analytics.mapping.values import Attributes, as_text, attributes_of, first_text, is_true
-from otel_analytics.mapping.views import duration_of, service_name, view, viewed
+from otel_analytics.mapping.views import duration_of, service_name, user_agent_of, view, viewed
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
 EXCLUDED: Final = "excluded"
 _MOST_SHARED: Final = 4_096
+_WHO_OF_EVENT: Final = frozenset((*semconv.USER_ID_OF_EVENT, *semconv.SESSION_ID))
 
 
 class Mapped(NamedTuple):
@@ -59,17 +62,17 @@ class _SharedCall(NamedTuple):
 
     Args:
         call: The call.
-        is_route: Whether its endpoint is a framework's own route.
         content_id: What is viewed, where the span names it; else empty.
         common: What their views have in common, as long as no other span of a request says otherwise.
+        of_entry: The same where the call comes from outside.
         not_viewed: Why there is none.
         most_slashes: A path of more of them may be that of a mounted application.
     """
 
     call: Call
-    is_route: bool
     content_id: str
     common: CallView
+    of_entry: CallView
     not_viewed: NotMade | None
     most_slashes: int
 
@@ -105,13 +108,14 @@ class SpanMapper:
         self._redacted = Tally()
         self._shared: dict[Any, _SharedCall] = {}
         self._service: tuple[Any, str] = None, ""
+        self.business = BusinessNames(options.business_events)
 
     def take_folded_endpoints(self) -> int:
         """Return how many calls were folded into ``{other}`` since this was asked last."""
         return self._cap.folded.take()
 
     def take_redacted_ids(self) -> int:
-        """Return how many spans came with a placeholder for a user or session since this was asked last."""
+        """Return how many spans and events had a placeholder for somebody since this was asked last."""
         return self._redacted.take()
 
     def map(self, span: ReadableSpan) -> Mapped:
@@ -150,12 +154,12 @@ class SpanMapper:
             business = self.draft_all(span_events(reading))
             drafts += business
             event_users = tuple(draft.user_id for draft in business if draft.user_id)
-        if not WHO.isdisjoint(reading.attributes) and _has_redacted(reading.attributes):
-            self._redacted.add()
+        self._note_redacted(reading.attributes)
         said = None
-        if reading.user_id or reading.session_id or event_users:
-            said = Said(reading.user_id, reading.session_id, event_users)
-        request = self._request(shared, reading, has_view=not is_second) if shared else None
+        operation = graphql_operation(reading.attributes, as_text(span.name))
+        if reading.user_id or reading.session_id or event_users or operation:
+            said = Said(reading.user_id, reading.session_id, event_users, operation)
+        request = self._request(shared, reading, operation, has_view=not is_second) if shared else None
         return EndedSpan(link, said, drafts, request)
 
     def read_whole(self, span: ReadableSpan, *, sampled_only: bool = False) -> Whole | None:
@@ -163,7 +167,7 @@ class SpanMapper:
 
         Returns:
             `None` where it takes more than one look: a call not seen before, events, a placeholder for a
-            user, a span whose request may have a second one.
+            user, a GraphQL operation, a span whose request may have a second one.
         """
         attributes, context = attributes_of(span), span.context
         shared = None if has_events(span) else self._known_call(attributes, _key(attributes, span))
@@ -172,20 +176,20 @@ class SpanMapper:
             return None
         user_id = session_id = ""
         if not WHO.isdisjoint(attributes):
-            if _has_redacted(attributes):
-                return None
-            user_id = first_known(attributes, semconv.USER_ID)
-            session_id = first_known(attributes, semconv.SESSION_ID)
-        options = self._options
-        address = client_address(attributes, options.show_address, options.trusted_proxy_hops)
+            user_id = first_id(attributes, semconv.USER_ID)
+            session_id = first_id(attributes, semconv.SESSION_ID)
+        if _has_placeholder(attributes) or graphql_operation(attributes, as_text(span.name)):
+            return None
+        entry, address = self._is_entry(span.parent, attributes), self._address(attributes)
+        common = shared.of_entry if entry else shared.common
         trace_id, span_id = f"{context.trace_id:032x}", f"{context.span_id:016x}"
         made = shared.not_viewed or self._form.call(
-            shared.common,
+            common,
             ids.view_id(trace_id, span_id),
             rfc3339(start),
             user_id,
             session_id or ids.session_id(start, trace_id),
-            duration_of(shared.common, start, end),
+            duration_of(common, start, end),
             address,
             self._app_name(span),
             trace_id,
@@ -193,12 +197,17 @@ class SpanMapper:
             sample_weight(span) if sampled_only else None,
         )
         link = context.trace_id, context.span_id
-        return Whole(made, partial(_told, link, shared, user_id, session_id, address, start, end))
+        return Whole(made, partial(_told, link, shared, user_id, session_id, address, start, end, entry))
 
     def draft_all(self, occurrences: Iterable[Occurrence]) -> list[Draft]:
         """Return what of all that happened is a business event, as drafts."""
-        found = (drafted(each, self._options, self._form) for each in occurrences)
-        return [each for each in found if each is not None]
+        drafts = []
+        for each in occurrences:
+            draft = drafted(each, self.business, self._options, self._form)
+            if draft is not None:
+                drafts.append(draft)
+                self._note_redacted(each.attributes)
+        return drafts
 
     def _call(self, reading: SpanReading) -> _SharedCall | None:
         """Return what a server span's call shares with others; `None` where it is no call."""
@@ -211,19 +220,18 @@ class SpanMapper:
         if known is not None:
             return known
         call = describe(attributes, span, self._cap)
-        is_route = bool(first_text(attributes, semconv.ROUTE))
-        content_id = first_text(attributes, semconv.CONTENT_ID)
+        content_id = bare_text(first_text(attributes, semconv.CONTENT_ID))
         request = Request(method=call.method, route=call.endpoint, content_id=content_id)
         common = viewed(call, request, attributes, self._options)
         shared = _SharedCall(
             call,
-            is_route,
             content_id,
             common,
+            common._replace(entry=True),
             self._not_viewed(request, attributes),
             call.endpoint.count("/"),
         )
-        if key and _is_told_by_attributes(call, is_route=is_route):
+        if key and _is_told_by_attributes(call):
             if len(self._shared) >= _MOST_SHARED:
                 self._shared.clear()
             self._shared[key] = shared
@@ -235,24 +243,47 @@ class SpanMapper:
             return None
         return known
 
-    def _request(self, shared: _SharedCall, reading: SpanReading, *, has_view: bool) -> Request:
-        options = self._options
+    def _request(
+        self, shared: _SharedCall, reading: SpanReading, operation: str, *, has_view: bool
+    ) -> Request:
+        call, attributes = shared.call, reading.attributes
         return Request(
             reading.user_id,
             reading.session_id,
-            shared.call.method,
-            shared.call.endpoint,
-            shared.is_route,
+            call.method,
+            call.endpoint,
+            call.is_route,
             shared.content_id,
-            client_address(reading.attributes, options.show_address, options.trusted_proxy_hops),
+            self._address(attributes),
             reading.start,
             reading.span.end_time or reading.start,
             has_view,
+            call.status if call.status in FAILURES else None,
+            self._is_entry(reading.span.parent, attributes),
+            operation,
         )
 
+    def _address(self, attributes: Attributes) -> str | None:
+        options = self._options
+        return client_address(
+            attributes, options.show_address, options.trusted_proxy_hops, options.client_ip_headers
+        )
+
+    def _is_entry(self, parent: Any, attributes: Attributes) -> bool:
+        """Whether a call comes from outside: no span made it, or one in the browser or the app of a person.
+
+        A remote parent may as well be another service, which asks by an HTTP library's user agent.
+        """
+        if parent is None:
+            return True
+        agent = user_agent_of(attributes) if parent.is_remote else ""
+        return bool(agent) and self._options.read_agent(agent).personal
+
     def _view(self, shared: _SharedCall, reading: SpanReading, request: Request) -> Any:
-        common, not_viewed = shared.common, shared.not_viewed
-        if request.route is not common.route or request.content_id is not shared.content_id:
+        common = shared.of_entry if request.entry else shared.common
+        not_viewed = shared.not_viewed
+        is_own = request.route is common.route and request.content_id is shared.content_id
+        if not is_own or request.operation or request.method != common.method:
             common = viewed(shared.call, request, reading.attributes, self._options)
             not_viewed = self._not_viewed(request, reading.attributes)
         return not_viewed or view(common, request, reading, self._app_name(reading.span), self._form)
@@ -273,11 +304,17 @@ class SpanMapper:
             return NotMade(Kind.VIEW, EXCLUDED)
         return None
 
+    def _note_redacted(self, attributes: Attributes) -> None:
+        if _has_placeholder(attributes):
+            self._redacted.add()
 
-def _has_redacted(attributes: Attributes) -> bool:
+
+def _has_placeholder(attributes: Attributes) -> bool:
     """Whether somebody has put a placeholder where a user or a session was."""
-    said = (as_text(attributes[key]) for key in WHO if key in attributes)
-    return any(is_redacted(text) for text in said)
+    if _WHO_OF_EVENT.isdisjoint(attributes):
+        return False
+    said = (as_text(attributes[key]) for key in _WHO_OF_EVENT if key in attributes)
+    return any(text and is_placeholder(text) for text in said)
 
 
 def _told(
@@ -288,19 +325,24 @@ def _told(
     address: str | None,
     start: int,
     end: int,
+    entry: bool,
 ) -> EndedSpan:
     call = shared.call
     said = Said(user_id, session_id) if user_id or session_id else None
     request = Request(
-        *(user_id, session_id, call.method, call.endpoint, shared.is_route, shared.content_id, address),
+        *(user_id, session_id, call.method, call.endpoint, call.is_route, shared.content_id, address),
         *(start, end),
+        failure=call.status if call.status in FAILURES else None,
+        entry=entry,
     )
     return EndedSpan(Link(*link), said, (), request)
 
 
-def _is_told_by_attributes(call: Call, *, is_route: bool) -> bool:
+def _is_told_by_attributes(call: Call) -> bool:
     """Whether neither a path nor a name of its span, nor what came before it, made a call what it is."""
-    by_name = is_route if call.method not in (RPC, FUNCTION) else call.method == RPC
+    if call.endpoint == "/" and call.status in NO_SUCH_ROUTE:
+        return False  # of the path `/` only
+    by_name = call.is_route if call.method not in (RPC, MCP, FUNCTION) else call.method == RPC
     return by_name and not call.mounted and call.endpoint != OTHER
 
 

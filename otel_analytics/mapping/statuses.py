@@ -3,6 +3,8 @@
 Where instrumentations are silent or wrong, the rules here say what a reader of the figures expects:
 
 * without any status a span that failed is an unhandled exception: HTTP 500, gRPC 2 (`UNKNOWN`);
+* but an exception by which a framework answers is none: the client saw the status that it carries, be it
+  recorded as 500 (Tornado, Falcon) or not at all (an exception that leaves the instrumented application);
 * a client that left in the middle of the response is no 500, though writing to it raises: nobody knows what
   it saw, so there is no status;
 * gRPC for Python leaves status 0 on a call whose handler raised: an exception as the span's last event is 2;
@@ -11,11 +13,13 @@ Where instrumentations are silent or wrong, the rules here say what a reader of 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any, Final
 
 from otel_analytics.mapping import semconv
-from otel_analytics.mapping.values import Attributes, first_int, first_text
+from otel_analytics.mapping.values import Attributes, as_text, first_int, first_text
 
 Status = int | str | None
 """An int for HTTP and gRPC, another RPC system's own text, `None` where nobody knows."""
@@ -23,6 +27,8 @@ Status = int | str | None
 SWITCHING_PROTOCOLS: Final = 101
 NO_SUCH_ROUTE: Final = frozenset({404, 405})
 UNIMPLEMENTED: Final = 12
+NO_SUCH_METHOD: Final = frozenset({UNIMPLEMENTED, -32601, "-32601"})
+"""What gRPC, and JSON-RPC 2.0 in its section 5.1, answer to a method that nobody implements."""
 
 GRPC_CODES: Final[Mapping[str, int]] = {
     "OK": 0,
@@ -45,6 +51,15 @@ GRPC_CODES: Final[Mapping[str, int]] = {
 }
 """gRPC's status codes, which the newest convention writes as names."""
 
+FAILURES: Final = frozenset(
+    (
+        *range(500, 600),
+        *(GRPC_CODES[name] for name in ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED")),
+        *(GRPC_CODES[name] for name in ("INTERNAL", "UNAVAILABLE", "DATA_LOSS")),
+    )
+)
+"""Statuses that are the server's fault (semantic conventions for HTTP and gRPC spans, "Status")."""
+
 _HTTP_STATUSES = range(100, 1000)
 _ACCEPTED_WEBSOCKET = 200
 _HTTP_CRASH = 500
@@ -59,7 +74,27 @@ _CLIENT_LEFT = frozenset(
     }
 )
 """Exceptions of writing to a client that is gone."""
+_ANSWERS: Final = (
+    *("tornado.web.", "falcon.", "starlette.exceptions.", "fastapi.exceptions.", "litestar.exceptions."),
+    *("werkzeug.exceptions.", "connexion.exceptions.", "aiohttp.web_exceptions.", "pyramid.httpexceptions."),
+    *("webob.exc.", "sanic.exceptions.", "blacksheep.exceptions.", "bottle.", "cherrypy._cperror."),
+)
+"""Modules of exceptions by which frameworks answer; those of HTTP clients tell of somebody else's answer."""
+# Tornado begins with `HTTP 400: `, Falcon with `<HTTPForbidden: 403 `, CherryPy with `(404, `.
+_LEADING_CODE = re.compile(r"(?:HTTP |<\w+: |\()?([2-5]\d\d)\b")
+_CODES_BY_NAME: Final = {name.replace("_", ""): int(code) for name, code in HTTPStatus.__members__.items()}
 _RPC_CRASH = GRPC_CODES["UNKNOWN"]
+_HTTP_OK = 200
+_CODES_OF_HTTP: Final[Mapping[int, int]] = {
+    400: GRPC_CODES["INTERNAL"],
+    401: GRPC_CODES["UNAUTHENTICATED"],
+    403: GRPC_CODES["PERMISSION_DENIED"],
+    404: UNIMPLEMENTED,
+    **dict.fromkeys((429, 502, 503, 504), GRPC_CODES["UNAVAILABLE"]),
+}
+"""What an answer that is none of the protocol means (gRPC, "HTTP to gRPC Status Code Mapping"; Connect has
+the same)."""
+_LONGEST_CODE = 64
 
 
 def http_status(attributes: Attributes, span: Any) -> int | None:
@@ -67,7 +102,9 @@ def http_status(attributes: Attributes, span: Any) -> int | None:
     status = first_int(attributes, semconv.HTTP_STATUS)
     if status not in _HTTP_STATUSES:
         status = _HTTP_CRASH if _outcome(span) == "ERROR" else None
-    return None if status == _HTTP_CRASH and _client_left(span) else status
+    if status != _HTTP_CRASH:
+        return status
+    return None if _client_left(span) else _answered(span) or _HTTP_CRASH
 
 
 def websocket_status(attributes: Attributes, span: Any) -> int | None:
@@ -77,16 +114,56 @@ def websocket_status(attributes: Attributes, span: Any) -> int | None:
 
 
 def rpc_status(attributes: Attributes, span: Any) -> Status:
-    """Return a remote procedure call's code."""
-    code = first_int(attributes, semconv.RPC_STATUS)
+    """Return a remote procedure call's code; of what something before it answered, by its HTTP status."""
+    code = _rpc_code(attributes)
     if code == 0:
         return _RPC_CRASH if _raised(span) else 0
     if code is not None:
         return code
-    name = first_text(attributes, semconv.RPC_STATUS)
-    if name:
-        return GRPC_CODES.get(name.upper(), name)
+    http = first_int(attributes, semconv.HTTP_STATUS)
+    if http is not None and http in _HTTP_STATUSES and http != _HTTP_OK:
+        return _CODES_OF_HTTP.get(http, _RPC_CRASH)
     return _RPC_CRASH if _outcome(span) == "ERROR" else None
+
+
+def mcp_status(attributes: Attributes, span: Any) -> Status:
+    """Return an MCP request's JSON-RPC code, else the kind of its error; `None` for a success."""
+    code = _rpc_code(attributes)
+    if code is not None:
+        return code
+    return (
+        first_text(attributes, semconv.ERROR_TYPE)[:_LONGEST_CODE] or None
+        if _outcome(span) == "ERROR"
+        else None
+    )
+
+
+def _rpc_code(attributes: Attributes) -> Status:
+    """Return a number, also where it is written as digits or by its name, or the text of another system."""
+    for key in semconv.RPC_STATUS:
+        value = attributes.get(key)
+        if type(value) is int:
+            return value
+        text = as_text(value)[:_LONGEST_CODE]
+        if text.isascii() and text.isdigit():
+            return int(text[:9])
+        if text:
+            return GRPC_CODES.get(text.upper(), text)
+    return None
+
+
+def _answered(span: Any) -> int | None:
+    """Return the status of the answer that a framework makes of the span's last exception, if it does."""
+    raised = (event for event in reversed(span.events) if event.name == semconv.EXCEPTION_EVENT)
+    attributes = getattr(next(raised, None), "attributes", None) or {}
+    kind = first_text(attributes, semconv.EXCEPTION_TYPE)
+    if not kind.startswith(_ANSWERS):
+        return None
+    code = _LEADING_CODE.match(first_text(attributes, semconv.EXCEPTION_MESSAGE))
+    if code:
+        return int(code[1])
+    name = kind.rpartition(".")[2].upper().removeprefix("HTTP").removesuffix("EXCEPTION")
+    return _CODES_BY_NAME.get(name)
 
 
 def _client_left(span: Any) -> bool:

@@ -8,9 +8,11 @@ from otel_analytics.contract import CallView, rfc3339
 from otel_analytics.events import EncodedEvent, Event, Form
 from otel_analytics.mapping import ids, semconv
 from otel_analytics.mapping.calls import WEBSOCKET, Call
-from otel_analytics.mapping.exclusions import is_health_endpoint
+from otel_analytics.mapping.device import Agent
+from otel_analytics.mapping.exclusions import HEALTH_CHECK, PREFETCH, is_prefetch, mark_of
 from otel_analytics.mapping.identity import Request
 from otel_analytics.mapping.options import MappingOptions
+from otel_analytics.mapping.privacy import bare_short, bare_text
 from otel_analytics.mapping.reading import SpanReading
 from otel_analytics.mapping.values import Attributes, first_text
 
@@ -62,20 +64,33 @@ def viewed(call: Call, request: Request, attributes: Attributes, options: Mappin
         options: How spans become events.
     """
     route = request.route
-    user_agent = first_text(attributes, semconv.USER_AGENT)[:_LONGEST_USER_AGENT]
+    user_agent = user_agent_of(attributes)
     agent = options.read_agent(user_agent)
     return CallView(
         request.viewed,
-        first_text(attributes, semconv.CONTENT_TYPE) or CONTENT_TYPE,
+        bare_text(first_text(attributes, semconv.CONTENT_TYPE)) or CONTENT_TYPE,
         agent.device,
         call.method,
         route,
         call.status,
         user_agent,
-        call.original_method[:_LONGEST_METHOD],
+        bare_text(call.original_method[:_LONGEST_METHOD]),
         agent.bot or semconv.SYNTHETIC in attributes,
-        agent.health_check or is_health_endpoint(route),
+        _mark(call.method, route, attributes, agent),
+        request.operation,
+        request.entry,
     )
+
+
+def user_agent_of(attributes: Attributes) -> str:
+    """Return the client's user agent as it may be told."""
+    return bare_short(first_text(attributes, semconv.USER_AGENT)[:_LONGEST_USER_AGENT])
+
+
+def _mark(method: str, route: str, attributes: Attributes, agent: Agent) -> str:
+    if agent.health_check:
+        return HEALTH_CHECK
+    return mark_of(method, route) or (PREFETCH if is_prefetch(attributes) else "")
 
 
 def duration_of(call: CallView, start: int | None, end: int | None) -> float | None:

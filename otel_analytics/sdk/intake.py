@@ -31,7 +31,7 @@ from otel_analytics.mapping import semconv
 from otel_analytics.mapping.engagements import Occurrence
 from otel_analytics.mapping.identity import NO_REQUEST, EndedSpan, Requests, Said, Settled
 from otel_analytics.mapping.options import options_from_config
-from otel_analytics.mapping.privacy import first_known
+from otel_analytics.mapping.privacy import first_id
 from otel_analytics.mapping.reading import NotMade, link_of, tells_nothing
 from otel_analytics.mapping.spans import SpanMapper
 
@@ -180,28 +180,34 @@ class SpanIntake:
             if not is_first and getattr(span, _TAKEN_BY, None) == self._mark:
                 doubles += 1
                 continue
-            view = self._whole(span, state, is_first=is_first)
-            if view is not None:
-                made.append(view)
-                is_telling = True
-            else:
-                ended = self._read(span, is_first=is_first)
-                if ended is None:
-                    continue
-                is_telling = bool(ended.drafts)
-                with state.lock:
-                    settled = state.requests.ended(ended, time.monotonic())
-                made += self._made(settled)
-            if is_first and is_telling:
-                setattr(span, _TAKEN_BY, self._mark)
-            if state.servers:
-                state.servers.pop(span.context.span_id if span.context else 0, None)
+            made += self._taken(span, state, is_first=is_first)
         if state.requests.waiting:
             made += self._made(self._released(state))
         if made:
             self._hand_on(made, patience_millis)
+        elif self.mapper.business.had_near_misses:
+            self._note()
         if doubles:
             self.client.note("taken_twice", doubles, _TAKEN_TWICE)
+
+    def _taken(self, span: ReadableSpan, state: _State, *, is_first: bool) -> Sequence[Any]:
+        """Return what leaves now that a span has ended."""
+        view = self._whole(span, state, is_first=is_first)
+        made: Sequence[Any] = () if view is None else (view,)
+        is_telling = view is not None
+        if view is None:
+            ended = self._read(span, is_first=is_first)
+            if ended is None:
+                return ()
+            is_telling = bool(ended.drafts)
+            with state.lock:
+                settled = state.requests.ended(ended, time.monotonic())
+            made = self._made(settled)
+        if is_first and is_telling:
+            setattr(span, _TAKEN_BY, self._mark)
+        if state.servers:
+            state.servers.pop(span.context.span_id if span.context else 0, None)
+        return made
 
     def happened(self, occurrences: Iterable[Occurrence]) -> None:
         """Take what happened beside the spans; a business event is joined to its span's request.
@@ -281,7 +287,7 @@ class SpanIntake:
     def _said_by_baggage(self, context: Context | None) -> Said | None:
         sent = baggage.get_all(context)
         trusted = {key: sent[key] for key in self.client.config.trusted_baggage if key in sent}
-        said = Said(first_known(trusted, semconv.USER_ID), first_known(trusted, semconv.SESSION_ID))
+        said = Said(first_id(trusted, semconv.USER_ID), first_id(trusted, semconv.SESSION_ID))
         return said if said.user_id or said.session_id else None
 
     def _whole(self, span: ReadableSpan, state: _State, *, is_first: bool) -> Any:
@@ -389,9 +395,17 @@ class SpanIntake:
         redacted = self.mapper.take_redacted_ids()
         if redacted:
             self.client.note("ids_redacted", redacted, _REDACTED)
+        if self.mapper.business.had_near_misses:
+            self._note_near_misses()
         doubles = self._state().requests.take_doubles()
         if doubles:
             self.client.note("recorded_twice", doubles, _RECORDED_TWICE)
+
+    def _note_near_misses(self) -> None:
+        count, names = self.mapper.business.take_near_misses()
+        if count:
+            said = ", ".join(f"{name!r} ({near}?)" for name, near in names.items())
+            self.client.note("near_misses", count, f"{_NEAR_MISSES}: {said}")
 
     def _state(self) -> _State:
         try:
@@ -424,7 +438,8 @@ class _State:
 
 
 _FOLDED = "calls without a route were folded into {other}; see max_endpoints"
-_REDACTED = "spans came with a placeholder where a user or session was; their events are nobody's"
+_REDACTED = "spans or events came with a placeholder where a user or session was, which is nobody"
+_NEAR_MISSES = "events are no business events, though their names are nearly so; see business_events"
 _SPAN_LIMITS = "spans lost events before they came here; raise OTEL_SPAN_EVENT_COUNT_LIMIT"
 _UNKNOWN_EVENT = "an event that is no business event was tracked; name it in business_events"
 _RECORDED_TWICE = "events were recorded as a span event and as a log record, and are counted once"
