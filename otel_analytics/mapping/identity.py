@@ -511,7 +511,7 @@ class Requests:
 
 
 def _is_alone(trace: _Trace | None, span_id: int) -> bool:
-    """Whether a span that ends is the last that is open of its trace, and none of the others told anything."""
+    """Whether a span that ends is the last open one of its trace, and none of the others told anything."""
     return trace is None or (
         len(trace.open) == 1
         and span_id in trace.open
