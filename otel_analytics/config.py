@@ -210,7 +210,8 @@ class Config:
     max_endpoints: int = _option(
         1000,
         Number(1, 1_000_000, "endpoints"),
-        "Distinct endpoints taken from raw paths, where there is no route; further ones become `{other}`.",
+        "Distinct endpoints taken from raw paths, and as many from routes that equal their path; further ones"
+        " become `{other}`.",
     )
     before_send: Callable[..., Any] | None = _option(  # noqa: RUF009 - a declaration as all others
         None,

@@ -7,7 +7,7 @@ import pytest
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from span_making import make_span, mapper, view_of
 
-from otel_analytics.mapping.endpoint import bare_url, mounted_path, path_endpoint, raw_path
+from otel_analytics.mapping.endpoint import mounted_path, path_endpoint, raw_path
 from otel_analytics.mapping.routes import read_route
 
 FOLDED = [
@@ -308,10 +308,6 @@ def test_names_alone_do_not_get_around_the_cap() -> None:
     shared = mapper(max_endpoints=3)
     names = [f"GET /u/{{{letter}}}" for letter in "abc"] + [f"GET /u/{letter}" for letter in "abc"]
     assert len({content_id(shared, answered("", "", name=name)) for name in names}) == 4
-
-
-def test_a_url_that_is_passed_on_is_bare() -> None:
-    assert bare_url("https://user:pw@h/a?b=c#d") == "https://h/a"
 
 
 def unrouted(path: str) -> Any:

@@ -34,8 +34,6 @@ LONGEST: Final = 1024
 _QUERY_OR_FRAGMENT = re.compile(r"[?#]|%(?:25)*(?:3[fF]|23)")
 _SCHEME_AND_AUTHORITY = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[^/?#]*")
 
-_CREDENTIALS = re.compile(r"//[^/@\s]*@")
-
 _SPAN_NAME = re.compile(r"(?:[A-Z_]+ ){0,2}(/\S*)")  # also `HTTP GET /items`
 
 _MOST_ROUTES: Final = 1000
@@ -45,11 +43,6 @@ def without_query(target: str) -> str:
     """Return what comes before a query string or fragment, be its sign percent-encoded."""
     found = _QUERY_OR_FRAGMENT.search(target)
     return target[: found.start()] if found else target
-
-
-def bare_url(text: str) -> str:
-    """Return a URL, or any text, without query string, fragment and credentials."""
-    return _CREDENTIALS.sub("//", without_query(text))
 
 
 def raw_path(target: str) -> str:
