@@ -11,6 +11,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,9 @@ class AnalyticsClient:
             raise ConfigError(f"config: give either a config or options; the config has its own for {given}")
         self.config = config or Config.resolve(endpoint=endpoint, **options)
         if self.config.spool_path is not None:
-            check_spool(self.config.spool_path)
+            in_code = config is not None or options.get("spool_path") is not None
+            if not check_spool(self.config.spool_path, in_code=in_code):
+                self.config = replace(self.config, spool_path=None)
         prepare_tls(self.config.endpoint)
         self._app = self.config.app_name or _service_name()
         # A hook gets objects; without one, nothing but what is sent is ever made.

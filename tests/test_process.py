@@ -215,7 +215,7 @@ child.join(20)
 say(child.exitcode)
 """
     with FaultyCollector(Unavailable()) as collector:
-        assert run(program, collector.url, tmp_path / "spool.db" if spool else None) == (0, "0\n")
+        assert run(program, collector.url, tmp_path / "spool" if spool else None) == (0, "0\n")
         assert calls(collector) == {f"GET:/child/{number}" for number in range(3)}
 
 

@@ -8,9 +8,11 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from otel_analytics.client import AnalyticsClient
 from otel_analytics.contract import Kind, rfc3339
+from otel_analytics.delivery.queue.ledger import LedgerSnapshot
 from otel_analytics.delivery.spool.admin import (
     SpooledEvent,
     SpoolError,
@@ -44,7 +46,7 @@ def run(options: argparse.Namespace, say: Say) -> bool:
         ConfigError: An option of `replay` has a value it cannot have.
         SpoolError: There is no such spool, or `purge` was not confirmed.
     """
-    # The file's texts came from other programs, and a terminal obeys what it is shown.
+    # The spool's texts came from other programs, and a terminal obeys what it is shown.
     return _ACTIONS[options.action](options, lambda line: say(escaped(line)))
 
 
@@ -70,28 +72,28 @@ def _replay(options: argparse.Namespace, say: Say) -> bool:
         # How old an event may get is for the workers to say, by an option that this process does not know.
         max_spool_age_hours=_LONGEST_AGE_HOURS,
     )
-    say(f"replaying {before.ledger.pending:,} events to {client.config.endpoint}")
-    after = replay(options.path, client, options.patience, lambda now: say(_since(before, now)))
-    say(_since(before, after))
+    say(f"replaying {before.pending:,} events to {client.config.endpoint}")
+    sent = replay(options.path, client, options.patience, lambda now: say(_progress(now, options.path)))
+    after = status(options.path)
+    say(_progress(sent, options.path))
     if after.held:
         say(f"{after.held:,} of them are held by {after.processes:,} running process(es), which send them")
-    lost = after.ledger.dropped_since(before.ledger)
-    if lost:
-        say("dropped: " + _counted(lost))
-    return not after.ledger.pending and not lost
+    if sent.dropped:
+        say("dropped: " + _counted(sent.dropped))
+    return not after.pending and not sent.dropped
 
 
 def _purge(options: argparse.Namespace, say: Say) -> bool:
     now = status(options.path)
     kinds = _kinds(options)
     which = f"events older than {options.older_than:g} h" if options.older_than else "events"
-    question = f"Throw {which} of {' and '.join(kinds)} away, of {now.ledger.pending:,} in {options.path}?"
+    question = f"Throw {which} of {' and '.join(kinds)} away, of {now.pending:,} in {options.path}?"
     if not (options.yes or _confirmed(question)):
         raise SpoolError("nothing was thrown away; --yes does so without asking")
     before = time.time() - (options.older_than or 0) * _HOUR
     say_seldom = _seldom(say)
     count = purge(options.path, kinds, before, lambda so_far: say_seldom(f"{so_far:,} thrown away so far"))
-    say(f"{count:,} events thrown away, {status(options.path).ledger.pending:,} left")
+    say(f"{count:,} events thrown away, {status(options.path).pending:,} left")
     return True
 
 
@@ -125,23 +127,18 @@ def _seldom(say: Say) -> Say:
 
 
 def _lines(now: Status) -> list[str]:
-    ledger = now.ledger
-    reasons = _counted(ledger.dropped)
-    free = ledger.pending - now.held
-    lines = [
-        f"accepted   {ledger.accepted:,}",
-        f"delivered  {ledger.delivered:,}",
-        f"dropped    {sum(ledger.dropped.values()):,}" + (f" ({reasons})" if reasons else ""),
-        f"pending    {ledger.pending:,}",
-    ]
+    lines = [f"pending    {now.pending:,}"]
     for kind, waiting in now.waiting.items():
         if waiting.oldest is not None:
             age = _duration(time.time() - waiting.oldest)
             lines.append(
                 f"  {waiting.count:,} of kind {kind.value}: {waiting.bytes:,} bytes, the oldest {age} old"
             )
-    if ledger.pending:
+    if now.pending:
+        free = now.pending - now.held
         lines.append(f"  {now.held:,} held by {now.processes:,} running process(es), {free:,} by nobody")
+    if now.damaged:
+        lines.append(f"damaged    {now.damaged:,} file(s), set aside or unreadable")
     return lines
 
 
@@ -151,8 +148,8 @@ def _counted(dropped: Mapping[str, int]) -> str:
 
 def _as_json(now: Status) -> str:
     kinds = {kind.value: asdict(waiting) for kind, waiting in now.waiting.items()}
-    ledger = {name: value for name, value in asdict(now.ledger).items() if name != "noted"}
-    return json.dumps({**ledger, "kinds": kinds, "held": now.held, "processes": now.processes})
+    counts = {"held": now.held, "processes": now.processes, "damaged": now.damaged}
+    return json.dumps({"pending": now.pending, "kinds": kinds, **counts})
 
 
 def _event_line(event: SpooledEvent) -> str:
@@ -178,11 +175,9 @@ def _time(event: SpooledEvent) -> str:
     return rfc3339(round(event.accepted_at * 1e9))
 
 
-def _since(before: Status, now: Status) -> str:
-    """Say what became of events between two moments."""
-    delivered = now.ledger.delivered - before.ledger.delivered
-    dropped = sum(now.ledger.dropped_since(before.ledger).values())
-    return f"{delivered:,} delivered, {dropped:,} dropped, {now.ledger.pending:,} left"
+def _progress(now: LedgerSnapshot, path: Path) -> str:
+    dropped = sum(now.dropped.values())
+    return f"{now.delivered:,} delivered, {dropped:,} dropped, {status(path).pending:,} left"
 
 
 def _duration(seconds: float) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sqlite3
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
@@ -22,15 +21,16 @@ from otel_analytics.delivery.http.negotiation import Negotiation
 from otel_analytics.delivery.http.transport import Transport
 from otel_analytics.delivery.http.wire import Outcome, Verdict
 from otel_analytics.delivery.life import Life
-from otel_analytics.delivery.logs import RateLimitedLog
+from otel_analytics.delivery.logs import RateLimitedLog, log_safely
 from otel_analytics.delivery.queue.ledger import DropReason, Ledger, LedgerSnapshot
 from otel_analytics.delivery.queue.memory import MemoryQueue, Queue
 from otel_analytics.delivery.schedule import Schedule
 from otel_analytics.delivery.sender import Sender, Surroundings
 from otel_analytics.delivery.settlement import Settlement
-from otel_analytics.delivery.spool.fallback import Fallback
-from otel_analytics.delivery.spool.schema import check_writable
-from otel_analytics.delivery.spool.spool import Spool, SpoolLimits
+from otel_analytics.delivery.spool.directory import Directory, check_writable
+from otel_analytics.delivery.spool.file_queue import Shared
+from otel_analytics.delivery.spool.schema import UnsafeFileError
+from otel_analytics.delivery.spool.spool import Spool
 from otel_analytics.delivery.throttle import Throttle
 from otel_analytics.errors import ConfigError
 from otel_analytics.events import EncodedEvent, Event
@@ -187,7 +187,11 @@ class Delivery:
 
     def exit(self) -> bool:
         """Send what is left before the process ends; one deadline holds for all calls of the exit."""
-        return self._life.is_closed or self._finish(self._before_exit(self._clock() + self._exit_seconds))
+        if self._life.is_closed:
+            return True
+        finished = self._finish(self._before_exit(self._clock() + self._exit_seconds))
+        self._queue.close()  # for good, unless something still comes
+        return finished
 
     @property
     def is_closed(self) -> bool:
@@ -255,19 +259,40 @@ class Delivery:
         self._log.emit()
 
 
-def check_spool(path: str) -> None:
-    """Open the spool once, so that a path that cannot work is known at construction.
+def check_spool(path: str, *, in_code: bool) -> bool:
+    """See whether the spool can be used, so that a path that cannot work is known at construction.
+
+    Args:
+        path: The option's value.
+        in_code: Whether it was set in code, where a wrong path is a wrong option. From the environment it is
+            one line in the log: no spool is no reason for no analytics.
+
+    Returns:
+        False where it never can be. A directory that is missing, full or read-only may not stay so: memory
+        serves as long, and the log says so.
 
     Raises:
-        ConfigError: The file cannot be opened or made, or is another program's.
+        ConfigError: There is something else in its place, and the option was set in code.
     """
     try:
-        check_writable(Path(path))
-    except (sqlite3.Error, OSError) as error:
-        raise ConfigError(
-            f"spool_path={path!r}: cannot be used ({error})."
-            " Name a file of its own, in a directory that exists and that this process may write."
-        ) from None
+        check_writable(_directory(path))
+    except (UnsafeFileError, NotADirectoryError) as error:
+        text = f"spool_path={path!r}: cannot be used ({error}). Name a directory of its own"
+        if in_code:
+            raise ConfigError(f"{text}, which is made where its parent exists.") from None
+        log_safely(logging.WARNING, "%s; events wait in memory", text)
+        return False
+    except OSError as error:
+        log_safely(
+            logging.WARNING, "spool_path=%r: %s; events wait in memory until that changes", path, error
+        )
+    return True
+
+
+def _directory(path: str) -> Path:
+    """Return the spool's directory by the one name that all clients of a process have for it."""
+    absolute = Path(path).absolute()
+    return absolute.parent.resolve() / absolute.name
 
 
 def _queue(
@@ -289,14 +314,9 @@ def _queue(
     )
     if config.spool_path is None:
         return memory
-    spool = Spool(
-        Path(config.spool_path).absolute(),
-        SpoolLimits(
-            config.max_spool_bytes,
-            config.max_spool_age_hours * 3600,
-            max(around.lease, config.timeout_millis / 1000 * 2),
-        ),
-        max_queue_size=config.max_queue_size,
+    shared = Shared(
+        Directory(_directory(config.spool_path), config.max_spool_bytes),
+        max_age=config.max_spool_age_hours * 3600,
         linger=linger,
         clock=around.clock,
         wall_clock=around.wall_clock,
@@ -306,7 +326,7 @@ def _queue(
         numbers=numbers,
         on_lost=memory.adopt,
     )
-    return Fallback(spool, memory)
+    return Spool(shared, memory, config.max_queue_size)
 
 
 # What was configured to be dropped is counted and needs no line in the log.
