@@ -218,7 +218,7 @@ def test_looking_at_the_books_holds_up_nobody(path: Path) -> None:
                 client.submit([_view(number) for number in range(first, first + 2_000)])
             statements = _traced(client)
             assert balanced(client.stats()).pending == 20_000
-            assert statements == []
+            assert not [text for text in statements if "count" in text or "total" in text]
 
 
 def test_threads_share_commits(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

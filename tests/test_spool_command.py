@@ -69,6 +69,9 @@ def test_status(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0
     views, engagements = (sum(rows_of(path, "length(body)", kind)) for kind in ("view", "engagement"))
     assert re.sub(r"oldest \d s", "oldest 0 s", said).splitlines() == [
+        "accepted   25",
+        "delivered  0",
+        "dropped    0",
         "pending    25",
         f"  20 of kind view: {views:,} bytes, the oldest 2 d 0 h old",
         f"  5 of kind engagement: {engagements:,} bytes, the oldest 0 s old",
@@ -83,6 +86,7 @@ def test_status_as_json_tells_who_holds_what(
     with process(HOLDING, collector.url, path) as worker:
         line_of(worker)
         now = json.loads(spool(capsys, "status", path, "--json")[1])
+        assert (now["accepted"], now["delivered"], now["dropped"], now["pending"]) == (29, 0, {}, 29)
         assert (now["pending"], now["held"], now["processes"], now["damaged"]) == (29, 4, 1, 1)
         assert now["kinds"]["view"]["count"] == 24
 
@@ -217,6 +221,7 @@ def test_purge(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "10 events thrown away, 15 left\n",
     )
     assert spool(capsys, "purge", path, "--yes", "--kind", "view") == (0, "10 events thrown away, 5 left\n")
+    assert "dropped    20 (20 purged)" in spool(capsys, "status", path)[1].splitlines()
     assert spool(capsys, "purge", path, "--yes") == (0, "5 events thrown away, 0 left\n")
     assert list(path.iterdir()) == []
 

@@ -72,7 +72,7 @@ def _replay(options: argparse.Namespace, say: Say) -> bool:
         # How old an event may get is for the workers to say, by an option that this process does not know.
         max_spool_age_hours=_LONGEST_AGE_HOURS,
     )
-    say(f"replaying {before.pending:,} events to {client.config.endpoint}")
+    say(f"replaying {before.ledger.pending:,} events to {client.config.endpoint}")
     sent = replay(options.path, client, options.patience, lambda now: say(_progress(now, options.path)))
     after = status(options.path)
     say(_progress(sent, options.path))
@@ -80,20 +80,20 @@ def _replay(options: argparse.Namespace, say: Say) -> bool:
         say(f"{after.held:,} of them are held by {after.processes:,} running process(es), which send them")
     if sent.dropped:
         say("dropped: " + _counted(sent.dropped))
-    return not after.pending and not sent.dropped
+    return not after.ledger.pending and not sent.dropped
 
 
 def _purge(options: argparse.Namespace, say: Say) -> bool:
     now = status(options.path)
     kinds = _kinds(options)
     which = f"events older than {options.older_than:g} h" if options.older_than else "events"
-    question = f"Throw {which} of {' and '.join(kinds)} away, of {now.pending:,} in {options.path}?"
+    question = f"Throw {which} of {' and '.join(kinds)} away, of {now.ledger.pending:,} in {options.path}?"
     if not (options.yes or _confirmed(question)):
         raise SpoolError("nothing was thrown away; --yes does so without asking")
     before = time.time() - (options.older_than or 0) * _HOUR
     say_seldom = _seldom(say)
     count = purge(options.path, kinds, before, lambda so_far: say_seldom(f"{so_far:,} thrown away so far"))
-    say(f"{count:,} events thrown away, {status(options.path).pending:,} left")
+    say(f"{count:,} events thrown away, {status(options.path).ledger.pending:,} left")
     return True
 
 
@@ -127,15 +127,22 @@ def _seldom(say: Say) -> Say:
 
 
 def _lines(now: Status) -> list[str]:
-    lines = [f"pending    {now.pending:,}"]
+    ledger = now.ledger
+    reasons = _counted(ledger.dropped)
+    lines = [
+        f"accepted   {ledger.accepted:,}",
+        f"delivered  {ledger.delivered:,}",
+        f"dropped    {sum(ledger.dropped.values()):,}" + (f" ({reasons})" if reasons else ""),
+        f"pending    {ledger.pending:,}",
+    ]
     for kind, waiting in now.waiting.items():
         if waiting.oldest is not None:
             age = _duration(time.time() - waiting.oldest)
             lines.append(
                 f"  {waiting.count:,} of kind {kind.value}: {waiting.bytes:,} bytes, the oldest {age} old"
             )
-    if now.pending:
-        free = now.pending - now.held
+    if now.ledger.pending:
+        free = now.ledger.pending - now.held
         lines.append(f"  {now.held:,} held by {now.processes:,} running process(es), {free:,} by nobody")
     if now.damaged:
         lines.append(f"damaged    {now.damaged:,} file(s), set aside or unreadable")
@@ -148,8 +155,9 @@ def _counted(dropped: Mapping[str, int]) -> str:
 
 def _as_json(now: Status) -> str:
     kinds = {kind.value: asdict(waiting) for kind, waiting in now.waiting.items()}
+    ledger = {name: value for name, value in asdict(now.ledger).items() if name != "noted"}
     counts = {"held": now.held, "processes": now.processes, "damaged": now.damaged}
-    return json.dumps({"pending": now.pending, "kinds": kinds, **counts})
+    return json.dumps({**ledger, "kinds": kinds, **counts})
 
 
 def _event_line(event: SpooledEvent) -> str:
@@ -177,7 +185,7 @@ def _time(event: SpooledEvent) -> str:
 
 def _progress(now: LedgerSnapshot, path: Path) -> str:
     dropped = sum(now.dropped.values())
-    return f"{now.delivered:,} delivered, {dropped:,} dropped, {status(path).pending:,} left"
+    return f"{now.delivered:,} delivered, {dropped:,} dropped, {status(path).ledger.pending:,} left"
 
 
 def _duration(seconds: float) -> str:

@@ -18,8 +18,16 @@ from typing import Any
 
 from otel_analytics.client import AnalyticsClient
 from otel_analytics.contract import Kind
-from otel_analytics.delivery.queue.ledger import LedgerSnapshot
-from otel_analytics.delivery.spool.directory import Claim, damaged, databases
+from otel_analytics.delivery.queue.ledger import DropReason, LedgerSnapshot
+from otel_analytics.delivery.spool.directory import (
+    BY_WORTH,
+    Claim,
+    Sizes,
+    Summary,
+    damaged,
+    databases,
+    summary_of,
+)
 from otel_analytics.delivery.spool.schema import open_existing
 from otel_analytics.errors import AnalyticsError
 
@@ -64,19 +72,16 @@ class Status:
     """A spool at one moment.
 
     Args:
+        ledger: Of the processes that hold or left a file there; where nothing is left, there is no file.
         waiting: What it holds, by kind.
         processes: How many running processes hold a file of it.
         damaged: How many files cannot be read, or were set aside for that.
     """
 
+    ledger: LedgerSnapshot
     waiting: Mapping[Kind, Waiting]
     processes: int
     damaged: int
-
-    @property
-    def pending(self) -> int:
-        """How many events wait."""
-        return sum(waiting.count for waiting in self.waiting.values())
 
     @property
     def held(self) -> int:
@@ -110,14 +115,16 @@ def status(directory: Path) -> Status:
         SpoolError: There is no such spool.
     """
     waiting = dict.fromkeys(Kind, Waiting())
-    processes, unread = 0, len(damaged(directory)) + len(databases(directory))
+    ledger, processes, unread = LedgerSnapshot(), 0, len(damaged(directory)) + len(databases(directory))
     for file in _files(directory):
         processes, unread = processes + file.is_held, unread - 1
+        ledger += summary_of(file.path).books
         for kind in Kind:
             values = f"SELECT count(*), total(length(body)), min(accepted_at) FROM {kind.value}"  # noqa: S608
             count, size, oldest = file.connection.execute(values).fetchone()
+            ledger += LedgerSnapshot(pending=count)
             waiting[kind] += Waiting(count, int(size), count if file.is_held else 0, oldest)
-    return Status(waiting, processes, max(unread, 0))
+    return Status(ledger, waiting, processes, max(unread, 0))
 
 
 def events(
@@ -194,6 +201,7 @@ def purge(
         for kind in () if file.is_held else kinds:
             while chunk := file.purge(kind, before):
                 count += chunk
+                file.note_purged(chunk)
                 progress(count)
     return count
 
@@ -202,8 +210,14 @@ def purge(
 class _File:
     """A file of the spool while it is looked at."""
 
+    path: Path
     connection: sqlite3.Connection
-    is_held: bool
+    claim: Claim | None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a running process holds it."""
+        return self.claim is None
 
     def events(self, kind: Kind) -> Iterator[SpooledEvent]:
         after = 0
@@ -221,6 +235,13 @@ class _File:
             delete = f"DELETE FROM {kind.value} WHERE id IN ({old})"  # noqa: S608
             return self.connection.execute(delete, (before, _CHUNK)).rowcount
 
+    def note_purged(self, count: int) -> None:
+        if self.claim is not None:
+            size = "SELECT total(length(body)) FROM {}"
+            left = [int(self.connection.execute(size.format(k.value)).fetchone()[0]) for k in BY_WORTH]
+            purged = LedgerSnapshot(dropped={DropReason.PURGED.value: count})
+            self.claim.publish(Summary(Sizes(*left), self.claim.summary.books + purged))
+
     def is_empty(self) -> bool:
         count = "SELECT EXISTS (SELECT 1 FROM {})"
         return not any(self.connection.execute(count.format(kind.value)).fetchone()[0] for kind in Kind)
@@ -235,7 +256,7 @@ def _files(directory: Path) -> Iterator[_File]:
         is_empty = False
         try:
             with closing(open_existing(path)) as connection:
-                file = _File(connection, is_held=claim is None)
+                file = _File(path, connection, claim)
                 yield file
                 is_empty = claim is not None and file.is_empty()
         except (sqlite3.Error, OSError):

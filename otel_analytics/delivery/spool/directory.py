@@ -4,7 +4,7 @@
 
     spool_path/
       3f9c0a12.db  -wal  -shm    the events that one process has accepted (see `journal`); only it writes
-      3f9c0a12.lock              locked by it for as long as it lives; says how many bytes wait there
+      3f9c0a12.lock              locked by it for as long as it lives; says how much waits there
 
     made ──► held by its process ──► removed, once nothing is left in it
                    │       ▲
@@ -24,6 +24,7 @@ lock file beside the database, which SQLite opens and closes, with locks of its 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -33,6 +34,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from otel_analytics.contract import Kind
+from otel_analytics.delivery.queue.ledger import LedgerSnapshot
 from otel_analytics.delivery.spool.schema import (
     UnsafeFileError,
     is_spool,
@@ -50,15 +53,39 @@ _NAME = re.compile(r"[0-9a-f]{16}\.db")
 _OURS = re.compile(r"[0-9a-f]{16}\.(?:lock|db(?:-wal|-shm|-journal|\.damaged-\d+(?:-wal|-shm)?)?)")
 _LOCK_FLAGS = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _OWNERS_ONLY = 0o600
-_NUMBER = 20  # digits, so that a lock file is written once and changed in place: a full disk takes that
+_SUMMARY_BYTES = 1_000
 _SHARE = 16  # of what is free may come between two looks at the others: that many processes never exceed it
 
 
+BY_WORTH = (Kind.VIEW, Kind.ENGAGEMENT)  # who gives way first
+
+
 class Sizes(NamedTuple):
-    """Bytes of events, by kind."""
+    """Bytes of events, by kind, in that order."""
 
     views: int = 0
     engagements: int = 0
+
+
+class Summary(NamedTuple):
+    """What the lock file says to other processes and the operator: what waits, what became of the rest."""
+
+    sizes: Sizes = Sizes()
+    books: LedgerSnapshot = LedgerSnapshot()
+
+    @classmethod
+    def read(cls, text: bytes) -> Summary:
+        """Read it; where there is none yet, of an empty file."""
+        with suppress(ValueError, TypeError, KeyError):
+            found = json.loads(text)
+            books = LedgerSnapshot(found["accepted"], found["delivered"], dict(found["dropped"]))
+            return cls(Sizes(*found["bytes"]), books)
+        return cls()
+
+    def text(self) -> bytes:
+        """Return it as `read` reads it, in one length: a full disk takes what is changed in place."""
+        books = {name: getattr(self.books, name) for name in ("accepted", "delivered", "dropped")}
+        return json.dumps({"bytes": self.sizes, **books}).ljust(_SUMMARY_BYTES).encode()
 
 
 class Claim:
@@ -78,7 +105,7 @@ class Claim:
             raise OSError("this system has no file locks")
         self.path = path
         self.pid = os.getpid()
-        self.sizes = Sizes()
+        self.summary = Summary()
         self._lock_path = lock_of(path)
         if _claims.setdefault(path, self) is not self:
             raise BlockingIOError(f"{path.name} is held by this process")
@@ -95,16 +122,16 @@ class Claim:
             # Whoever held it until now may have removed it: then this is the lock of nothing, and there is no
             # lock of this name, or another.
             refuse_other_file(self._lock_path, status)
+            self.summary = Summary.read(os.pread(self._descriptor, _SUMMARY_BYTES, 0))
         except BaseException:
             self.release()
             raise
 
-    def publish(self, sizes: Sizes) -> None:
-        """Tell other processes how much of the bound is used here."""
-        if sizes != self.sizes:
-            self.sizes = sizes
-            with suppress(OSError):
-                os.pwrite(self._descriptor, b" ".join(b"%0*d" % (_NUMBER, size) for size in sizes), 0)
+    def publish(self, summary: Summary) -> None:
+        """Say in the lock file how it stands."""
+        self.summary = summary
+        with suppress(OSError):
+            os.pwrite(self._descriptor, summary.text(), 0)
 
     def release(self) -> None:
         """Let anybody have the file, with what is in it."""
@@ -182,7 +209,7 @@ class Directory:
 
     def look(self, mine: Sizes) -> Sizes:
         """Look at what all files hold now, and return that."""
-        found = [sizes_of(path) for path in databases(self.path)]
+        found = [summary_of(path).sizes for path in databases(self.path)]
         total = Sizes(sum(each.views for each in found), sum(each.engagements for each in found))
         self.others = Sizes(max(total.views - mine.views, 0), max(total.engagements - mine.engagements, 0))
         return total
@@ -235,12 +262,11 @@ def lock_of(path: Path) -> Path:
     return path.with_suffix(".lock")
 
 
-def sizes_of(path: Path) -> Sizes:
-    """Return how much a file holds, as whoever has it says."""
+def summary_of(path: Path) -> Summary:
+    """Return how a file stands, as whoever has it says."""
     claim = _claims.get(path)
     if claim is not None and claim.pid == os.getpid():
-        return claim.sizes  # its lock file must not be opened again
-    with suppress(OSError, ValueError):
-        views, engagements = map(int, lock_of(path).read_bytes().split())
-        return Sizes(views, engagements)
-    return Sizes()
+        return claim.summary  # its lock file must not be opened again
+    with suppress(OSError):
+        return Summary.read(lock_of(path).read_bytes())
+    return Summary()

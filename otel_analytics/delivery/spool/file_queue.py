@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -34,7 +34,7 @@ from otel_analytics.delivery.logs import RateLimitedLog
 from otel_analytics.delivery.queue.lanes import NEVER, Lanes
 from otel_analytics.delivery.queue.ledger import DropReason, Ledger, LedgerSnapshot
 from otel_analytics.delivery.settlement import Settlement
-from otel_analytics.delivery.spool.directory import Claim, Directory, Sizes
+from otel_analytics.delivery.spool.directory import BY_WORTH, Claim, Directory, Sizes, Summary
 from otel_analytics.delivery.spool.journal import Contents, Journal, Row
 from otel_analytics.delivery.spool.spool_file import FAILED, FileGoneError, SpoolFile
 from otel_analytics.events import EncodedEvent
@@ -163,6 +163,7 @@ class FileQueue:
         self._bytes = dict.fromkeys(Kind, 0)
         self._newest_row = 0
         self._ledger = Ledger()
+        self._before = LedgerSnapshot()  # what others did with the file
         self._tickets: deque[_Ticket] = deque()
         self._is_closed = False
         self._file = SpoolFile(
@@ -189,6 +190,8 @@ class FileQueue:
                 return False
             for kind, contents in found.items():
                 self._load(kind, contents)
+            books = self._file.summary.books
+            self._before = replace(books, accepted=books.accepted - self._count())  # counted once more here
         return True
 
     def put(self, events: Sequence[EncodedEvent]) -> bool:
@@ -260,7 +263,7 @@ class FileQueue:
     def give_way(self, excess: Sizes) -> None:
         """Drop the oldest events, of so many bytes or all there are, but for those on their way."""
         with self._lock:
-            for kind, size in zip(_BY_WORTH, excess, strict=True):
+            for kind, size in zip(BY_WORTH, excess, strict=True):
                 self._displace(kind, size)
             self._tell()
 
@@ -295,7 +298,7 @@ class FileQueue:
 
     def sizes(self) -> Sizes:
         """Return the bytes of the events in the file."""
-        return Sizes(*(self._bytes[kind] for kind in _BY_WORTH))
+        return Sizes(*(self._bytes[kind] for kind in BY_WORTH))
 
     def snapshot(self) -> LedgerSnapshot:
         """Return the ledger of what this process did with the file, without reading it."""
@@ -319,7 +322,7 @@ class FileQueue:
             self._ledger.accept(len(events))
             self._keep(kept)
             self._drop(DropReason.SPOOL_FULL, [events[index] for index in refused])
-            self._file.publish(self.sizes())
+            self._publish()
         for ticket in tickets:
             ticket.is_taken = is_written
 
@@ -354,7 +357,6 @@ class FileQueue:
             self._bytes[kind] = contents.size
             self._newest_row = max(self._newest_row, contents.last)
             self._ledger.accept(contents.events)
-            self._file.publish(self.sizes())
 
     def _wanted(self, kind: Kind) -> int:
         """Return how many rows of a kind memory should take from the file now."""
@@ -410,7 +412,11 @@ class FileQueue:
     def _tell(self) -> None:
         """Tell the file what became of rows; what it does not take is told again, or sent again by its id."""
         if any(self._settled.values()) and self._write():
-            self._file.publish(self.sizes())
+            self._publish()
+
+    def _publish(self) -> None:
+        books = self._ledger.snapshot(0)
+        self._file.publish(Summary(self.sizes(), self._before + books if self._before.accepted else books))
 
     def _close_file(self) -> None:
         self._file.wake()  # it may be well again, and this is the last time that it is told
@@ -509,9 +515,6 @@ class FileQueue:
             self._ledger.drop(reason, len(events))
             self._shared.notices.add(reason, events)
             self._shared.log.defer(reason.value, len(events), _LOST[reason])
-
-
-_BY_WORTH = (Kind.VIEW, Kind.ENGAGEMENT)  # as `Sizes` has them
 
 
 def _first(rows: Iterable[Row], size: int) -> Iterator[Row]:

@@ -16,7 +16,7 @@ from typing import Final, Literal, TypeVar
 
 from otel_analytics import process
 from otel_analytics.delivery.logs import RateLimitedLog
-from otel_analytics.delivery.spool.directory import Claim, Sizes
+from otel_analytics.delivery.spool.directory import Claim, Summary
 from otel_analytics.delivery.spool.journal import Journal
 from otel_analytics.delivery.spool.schema import is_damage, is_database, set_aside
 
@@ -92,10 +92,15 @@ class SpoolFile:
         self._failures = 0
         return result
 
-    def publish(self, sizes: Sizes) -> None:
-        """Tell other processes how much is in it."""
+    @property
+    def summary(self) -> Summary:
+        """What was said of the file when it was claimed."""
+        return Summary() if self._claim is None else self._claim.summary
+
+    def publish(self, summary: Summary) -> None:
+        """Say how it stands with the file."""
         if self._claim is not None:
-            self._claim.publish(sizes)
+            self._claim.publish(summary)
 
     def wake(self) -> None:
         """Have the next use try at once, however the last one failed."""
