@@ -148,7 +148,7 @@ def open_files(folder: Path) -> list[str]:
     descriptors = Path("/proc/self/fd")
     if not descriptors.is_dir():
         return []
-    links = [os.readlink(link) for link in descriptors.iterdir() if link.is_symlink()]
+    links = [str(link.readlink()) for link in descriptors.iterdir() if link.is_symlink()]
     return [link for link in links if link.startswith(str(folder))]
 
 
