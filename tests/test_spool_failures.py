@@ -203,6 +203,21 @@ def test_another_users_spool_is_refused(path: Path, what: str) -> None:
         assert place.stat().st_uid == 65534
 
 
+def test_what_a_process_left_of_no_file_is_tidied_up(path: Path) -> None:
+    """It died before it had a file, or after it had removed it."""
+    path.mkdir()
+    old, new = path / "0123456789abcdef.lock", path / "1123456789abcdef.lock"
+    theirs = path / "theirs.lock"
+    for lock in (old, new, theirs):
+        lock.touch(0o600)
+        os.utime(lock, None if lock == new else (0, 0))
+    with spooled(NOWHERE, path) as client:
+        track(client, 1)
+        assert not old.exists()
+        assert theirs.exists()
+        assert new.exists(), "its process may be about to make the file"
+
+
 def test_permissions_are_tightened(path: Path) -> None:
     file = left_behind(path)
     for place in (path, file, file.with_suffix(".lock")):

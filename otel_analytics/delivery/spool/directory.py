@@ -29,6 +29,7 @@ import os
 import re
 import secrets
 import stat
+import time
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
@@ -54,6 +55,7 @@ _OURS = re.compile(r"[0-9a-f]{16}\.(?:lock|db(?:-wal|-shm|-journal|\.damaged-\d+
 _LOCK_FLAGS = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _OWNERS_ONLY = 0o600
 _SUMMARY_BYTES = 1_000
+_BEGUN_SECONDS = 60.0
 _SHARE = 16  # of what is free may come between two looks at the others: that many processes never exceed it
 
 
@@ -175,6 +177,7 @@ class Directory:
             OSError: The directory is unsafe, cannot be made or written.
         """
         prepare(self.path)
+        self.tidy()
         return Claim(self.path / f"{secrets.token_hex(8)}.db", is_new=True)
 
     def abandoned(self, most: int, ignored: Collection[Path]) -> list[Claim]:
@@ -187,6 +190,19 @@ class Directory:
                 with suppress(OSError):
                     claims.append(Claim(path))
         return claims
+
+    def tidy(self) -> None:
+        """Remove the locks of processes that died before they had a file, or after they had removed it."""
+        for lock in self.path.glob("*.lock"):
+            path = lock.with_suffix(".db")
+            with suppress(OSError):
+                # Not that of a process which is just beginning: it has a minute for that.
+                if (
+                    _NAME.fullmatch(path.name)
+                    and not path.exists()
+                    and time.time() - lock.stat().st_mtime > _BEGUN_SECONDS
+                ):
+                    Claim(path, is_new=True).remove()
 
     def excess(self, mine: Sizes, coming: int) -> int:
         """Return by how many bytes the directory would be too full with ``coming`` more."""

@@ -433,7 +433,7 @@ class FileQueue:
         self._backlog = {kind: Backlog() for kind in Kind}
         self._settled = {kind: [] for kind in Kind}
         self._bytes = dict.fromkeys(Kind, 0)
-        self._read_back, self._left = set(), set()
+        self._read_back, self._left, self._revoked = set(), set(), []
         self._ledger.accept(-lost.count())
         self._shared.on_lost(lost)
         if gone:

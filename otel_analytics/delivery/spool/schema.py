@@ -129,8 +129,8 @@ def _files(path: Path) -> list[Path]:
 
 
 def remove_database(path: Path) -> None:
-    """Remove a file that is not open, and what belongs to it."""
-    for file in _files(path):
+    """Remove a file that is not open: last of all itself, so that nobody leaves only what belongs to it."""
+    for file in reversed(_files(path)):
         file.unlink(missing_ok=True)
 
 

@@ -207,17 +207,17 @@ class Spool:
 
     def _open_aside(self, files: Sequence[FileQueue]) -> bool:
         """Open files on a thread of its own: it may take a while, and others wait for whoever calls this."""
-        if files:
-            self._opening = threading.Thread(
-                target=self._open, args=(files,), name="otel-analytics-spool", daemon=True
-            )
-            try:
-                self._opening.start()
-            except RuntimeError:  # the interpreter is shutting down: they are for another process
-                self._opening = None
-                for file in files:
-                    file.close()
-        return bool(files)
+        if not files:
+            return False
+        thread = threading.Thread(target=self._open, args=(files,), name="otel-analytics-spool", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter is shutting down: they are for another process
+            for file in files:
+                file.close()
+            return False
+        self._opening = thread
+        return True
 
     def _open(self, files: Sequence[FileQueue]) -> None:
         for file in files:
