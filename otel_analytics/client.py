@@ -11,7 +11,6 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from opentelemetry.trace import format_span_id, format_trace_id, get_current_spa
 from otel_analytics import process
 from otel_analytics.config import Config
 from otel_analytics.contract import rfc3339
-from otel_analytics.delivery.delivery import Delivery, Upstream, check_spool
+from otel_analytics.delivery.delivery import Delivery, Upstream, with_usable_spool
 from otel_analytics.delivery.http.transport import prepare_tls
 from otel_analytics.delivery.life import Life, Stage
 from otel_analytics.delivery.logs import log_safely, logger
@@ -67,11 +66,10 @@ class AnalyticsClient:
         if config is not None and (endpoint is not None or options):
             given = ", ".join([*(["endpoint"] if endpoint is not None else []), *options])
             raise ConfigError(f"config: give either a config or options; the config has its own for {given}")
-        self.config = config or Config.resolve(endpoint=endpoint, **options)
-        if self.config.spool_path is not None:
-            in_code = config is not None or options.get("spool_path") is not None
-            if not check_spool(self.config.spool_path, in_code=in_code):
-                self.config = replace(self.config, spool_path=None)
+        in_code = config is not None or options.get("spool_path") is not None
+        self.config = with_usable_spool(
+            config or Config.resolve(endpoint=endpoint, **options), in_code=in_code
+        )
         prepare_tls(self.config.endpoint)
         self._app = self.config.app_name or _service_name()
         # A hook gets objects; without one, nothing but what is sent is ever made.

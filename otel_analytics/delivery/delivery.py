@@ -9,6 +9,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Protocol
@@ -259,21 +260,24 @@ class Delivery:
         self._log.emit()
 
 
-def check_spool(path: str, *, in_code: bool) -> bool:
+def with_usable_spool(config: Config, *, in_code: bool) -> Config:
     """See whether the spool can be used, so that a path that cannot work is known at construction.
 
     Args:
-        path: The option's value.
-        in_code: Whether it was set in code, where a wrong path is a wrong option. From the environment it is
-            one line in the log: no spool is no reason for no analytics.
+        config: The options.
+        in_code: Whether the path was set in code, where a wrong one is a wrong option. From the environment
+            it is one line in the log: no spool is no reason for no analytics.
 
     Returns:
-        False where it never can be. A directory that is missing, full or read-only may not stay so: memory
-        serves as long, and the log says so.
+        The options, without the spool where there never can be one. A directory that is missing, full or
+        read-only may not stay so: memory serves as long, and the log says so.
 
     Raises:
         ConfigError: There is something else in its place, and the option was set in code.
     """
+    path = config.spool_path
+    if path is None:
+        return config
     try:
         check_writable(_directory(path))
     except (UnsafeFileError, NotADirectoryError) as error:
@@ -281,12 +285,12 @@ def check_spool(path: str, *, in_code: bool) -> bool:
         if in_code:
             raise ConfigError(f"{text}, which is made where its parent exists.") from None
         log_safely(logging.WARNING, "%s; events wait in memory", text)
-        return False
+        return replace(config, spool_path=None)
     except OSError as error:
         log_safely(
             logging.WARNING, "spool_path=%r: %s; events wait in memory until that changes", path, error
         )
-    return True
+    return config
 
 
 def _directory(path: str) -> Path:
