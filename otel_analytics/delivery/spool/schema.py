@@ -27,6 +27,7 @@ _MAGIC = b"SQLite format 3\x00"
 _HEADER_BYTES, _ID_AT = 100, 68  # of the file format
 _SIDE_FILES = ("-wal", "-shm")
 _OTHERS_BITS = 0o077
+_LOG_PAGES = 4_000  # 16 MB of write-ahead log, then a checkpoint
 _PATIENCE_SECONDS = 2.0  # of an operator's look at a file that is just being made
 
 FileIdentity = tuple[int, int]
@@ -144,6 +145,8 @@ def _connected(
         if not _is_ours(connection):
             on_empty(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
+        # A checkpoint waits for the disk, and with it whoever commits then: so it is seldom.
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
     except BaseException:
         connection.close()
         raise
