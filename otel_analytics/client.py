@@ -22,7 +22,7 @@ from opentelemetry.trace import format_span_id, format_trace_id, get_current_spa
 from otel_analytics import process
 from otel_analytics.config import Config
 from otel_analytics.contract import rfc3339
-from otel_analytics.delivery.delivery import Delivery, Upstream, check_spool, tls_files
+from otel_analytics.delivery.delivery import Delivery, Upstream, tls_files, with_usable_spool
 from otel_analytics.delivery.http.transport import prepare_tls
 from otel_analytics.delivery.life import Life, Stage
 from otel_analytics.delivery.logs import log_safely, logger
@@ -68,9 +68,10 @@ class AnalyticsClient:
         if config is not None and (endpoint is not None or options):
             given = ", ".join([*(["endpoint"] if endpoint is not None else []), *options])
             raise ConfigError(f"config: give either a config or options; the config has its own for {given}")
-        self.config = config or Config.resolve(endpoint=endpoint, **options)
-        if self.config.spool_path is not None:
-            check_spool(self.config.spool_path)
+        in_code = config is not None or options.get("spool_path") is not None
+        self.config = with_usable_spool(
+            config or Config.resolve(endpoint=endpoint, **options), in_code=in_code
+        )
         prepare_tls(self.config.endpoint, tls_files(self.config))
         _warn_of_insecure_key(self.config)
         self._app = self.config.app_name or _service_name()

@@ -132,7 +132,7 @@ class Config:
     spool_path: str | None = _option(
         None,
         FilePath(),
-        "A SQLite file, shared by all worker processes: events survive crashes, restarts and outages.",
+        "A directory, shared by all worker processes: events survive crashes, restarts and outages.",
     )
     max_spool_bytes: int = _option(
         256_000_000,

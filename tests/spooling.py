@@ -1,4 +1,4 @@
-"""What the spool's tests share: clients with short leases, here and in processes of their own."""
+"""What the spool's tests share: clients with short delays, here and in processes of their own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from otel_analytics import AnalyticsClient, LedgerSnapshot
 from otel_analytics.delivery.backoff import RetryPolicy
 from otel_analytics.delivery.sender import Surroundings
 
-LEASE = 0.6
 _QUICK = RetryPolicy(initial=0.01, ceiling=0.05, retry_after_ceiling=0.3)
 _OPTIONS = {
     "app_name": "shop",
@@ -30,15 +29,14 @@ def spooled(
     url: str,
     path: Path | None,
     *,
-    lease: float = LEASE,
     policy: RetryPolicy = _QUICK,
     clock: Callable[[], float] = time.monotonic,
     wall_clock: Callable[[], float] = time.time,
     **options: Any,
 ) -> AnalyticsClient:
-    """Return a client whose events wait in a file; without a path in memory."""
+    """Return a client whose events wait in a spool; without a path in memory."""
     client = AnalyticsClient(url, spool_path=path and str(path), **{**_OPTIONS, **options})
-    client._surroundings = Surroundings(lease=lease, policy=policy, clock=clock, wall_clock=wall_clock)
+    client._surroundings = Surroundings(policy=policy, clock=clock, wall_clock=wall_clock)
     client._delivery()
     return client
 
@@ -50,18 +48,19 @@ def balanced(stats: LedgerSnapshot) -> LedgerSnapshot:
     return stats
 
 
-def rows_of(path: Path, query: str = "SELECT count(*) FROM events") -> Any:
-    """Return what a query finds in the file: its rows, or the one value where it is one."""
-    with closing(sqlite3.connect(path)) as connection:
-        found = connection.execute(query).fetchall()
-    return found[0][0] if len(found) == 1 and len(found[0]) == 1 else found
+def files_of(path: Path) -> list[Path]:
+    """Return the files of events in a spool."""
+    return sorted(path.glob("*.db"))
 
 
-def end_leases(path: Path) -> None:
-    """Let half a minute pass for the owners in the file."""
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("UPDATE owners SET expires_at = 0")
-        connection.commit()
+def rows_of(path: Path, columns: str = "id", table: str = "") -> list[Any]:
+    """Return what columns hold of all events in all files of a spool, or of those of one kind."""
+    found = []
+    for file in files_of(path):
+        with closing(sqlite3.connect(file, timeout=5)) as connection:
+            for kind in [table] if table else ["view", "engagement"]:
+                found += connection.execute(f"SELECT {columns} FROM {kind} ORDER BY id").fetchall()  # noqa: S608
+    return [row[0] if len(row) == 1 else row for row in found]
 
 
 PRELUDE = """

@@ -16,7 +16,7 @@ import pytest
 from opentelemetry.sdk.trace.export import SpanExportResult
 
 from otel_analytics.delivery.logs import logger
-from otel_analytics.sdk.autoconfigure import AutoconfiguredSpanExporter
+from otel_analytics.sdk.autoconfigure import AutoconfiguredLogRecordExporter, AutoconfiguredSpanExporter
 from otel_analytics.testing import FaultyCollector
 
 INSTRUMENT = Path(sys.executable).with_name("opentelemetry-instrument")
@@ -129,6 +129,20 @@ def test_whatever_is_raised_is_one_error_and_an_inert_exporter(
     assert "switched off" in record.getMessage()
     assert "hunter2" not in record.getMessage()
     assert_inert(exporter)
+
+
+def test_a_wrong_spool_is_one_line_and_no_reason_for_no_analytics(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("A letter.")
+    with FaultyCollector() as collector:
+        exporter = AutoconfiguredLogRecordExporter(endpoint=collector.url, spool_path=str(tmp_path / "file"))
+        (record,) = caplog.records
+        assert "events wait in memory" in record.getMessage()
+        exporter._client.track_api_call("/", "GET", 200)
+        assert exporter.force_flush(5_000)
+        assert len(collector.bodies("view")) == 1
+        exporter.shutdown()
 
 
 @pytest.mark.parametrize("options", [UNFORESEEN[0], FORESEEN[0]], ids=str)

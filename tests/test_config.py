@@ -306,7 +306,7 @@ def test_a_client_at_the_upper_bounds_delivers(tmp_path: Path) -> None:
     largest = {
         option.name: option.metadata["kind"].maximum for option in fields(Config) if option.name in NUMBERS
     }
-    for spool_path in (None, str(tmp_path / "spool.db")):
+    for spool_path in (None, str(tmp_path / "spool")):
         with FaultyCollector() as collector:
             client = AnalyticsClient(collector.url, spool_path=spool_path, **largest)
             client.track_view("a", "page")

@@ -20,7 +20,7 @@ from driving import calls, eventually, track
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import SpanKind
-from spooling import balanced, spooled
+from spooling import balanced, files_of, spooled
 
 from otel_analytics import AnalyticsClient, AnalyticsSpanExporter, EngagementEvent, ViewEvent
 from otel_analytics.testing import Answer, FaultyCollector, Unavailable
@@ -68,7 +68,7 @@ def exiting() -> None:
 
 @pytest.fixture(params=[False, True], ids=["memory", "spool"])
 def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
-    return tmp_path / "spool.db" if request.param else None
+    return tmp_path / "spool" if request.param else None
 
 
 # before_send and the disk --------------------------------------------------------------------------------
@@ -79,13 +79,13 @@ def anonymous(event: ViewEvent | EngagementEvent) -> ViewEvent | EngagementEvent
 
 
 def test_what_before_send_takes_out_never_reaches_the_disk(tmp_path: Path) -> None:
-    path = tmp_path / "spool.db"
+    path = tmp_path / "spool"
     with FaultyCollector(then=Unavailable()) as collector:
         client = spooled(collector.url, path, before_send=anonymous)
         client.track_api_call("/", "GET", 200, user_id="alice-secret")
         client.track_engagement("bob-secret", "like", "t", "content")
         client.shutdown(0)
-    assert b"secret" not in b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    assert b"secret" not in b"".join(file.read_bytes() for file in path.iterdir())
     with FaultyCollector() as collector, spooled(collector.url, path) as client:
         client.track_api_call("/later", "GET", 200)
         assert client.flush(5_000)
@@ -122,8 +122,8 @@ def test_a_handler_that_tracks_deadlocks_nobody(path: Path | None) -> None:
             for thread in trackers:
                 thread.start()
             if path is not None:
-                for _ in range(5):
-                    with closing(sqlite3.connect(path, timeout=5)) as connection:
+                for file in files_of(path) * 5:
+                    with closing(sqlite3.connect(file, timeout=5)) as connection:
                         connection.execute("BEGIN IMMEDIATE")
             for thread in trackers:
                 thread.join(30)

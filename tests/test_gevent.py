@@ -39,7 +39,7 @@ ALL = set().union(*(ids(f"greenlet{number}", 20) for number in range(10)))
 
 @pytest.fixture(params=[False, True], ids=["memory", "spool"])
 def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
-    return tmp_path / "spool.db" if request.param else None
+    return tmp_path / "spool" if request.param else None
 
 
 @pytest.mark.parametrize("batch", [None, "max=50"], ids=["singly", "batches"])

@@ -29,7 +29,7 @@ VIEW_BYTES = 1_000  # at most, with all that it takes in memory
 
 @pytest.fixture(params=[False, True], ids=["memory", "spool"])
 def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
-    return tmp_path / "spool.db" if request.param else None
+    return tmp_path / "spool" if request.param else None
 
 
 class Heard(Counter[str]):
@@ -108,7 +108,7 @@ def test_a_day_without_a_collector_costs_what_an_hour_costs(
         "policy": RetryPolicy(),
     }
     with FaultyCollector(then=Unavailable(), batch="max=100") as collector:
-        client = spooled(collector.url, path, lease=30, timeout_millis=2_000, **options)
+        client = spooled(collector.url, path, timeout_millis=2_000, **options)
         for hour in range(24):
             if hour == FULL - 2:
                 tracemalloc.start()

@@ -115,11 +115,18 @@ os.waitpid(pid, 0)
         assert calls(collector) == {"GET:/parent/0"}
 
 
-def test_clients_dropped_without_shutdown_deliver_and_leave_nothing_behind() -> None:
+@pytest.mark.parametrize("spool", [False, True], ids=["memory", "spool"])
+def test_clients_dropped_without_shutdown_deliver_and_leave_nothing_behind(
+    tmp_path: Path, *, spool: bool
+) -> None:
+    path = tmp_path / "spool"
     with FaultyCollector() as collector:
         expected, clients, deliveries = set[str](), list[Reference](), list[Reference]()
+        before = open_files(path)
         for _ in range(50):
-            client = AnalyticsClient(collector.url, flush_interval_millis=10)
+            client = AnalyticsClient(
+                collector.url, spool_path=str(path) if spool else None, flush_interval_millis=10
+            )
             expected |= track(client, 2)
             clients.append(weakref.ref(client))
             deliveries.append(weakref.ref(client._delivery()))
@@ -132,6 +139,17 @@ def test_clients_dropped_without_shutdown_deliver_and_leave_nothing_behind() -> 
         assert eventually(all_gone, 10)
         assert eventually(lambda: not our_threads(), 10)
         assert calls(collector) == expected
+        assert open_files(path) == before
+        assert not spool or list(path.iterdir()) == []
+
+
+def open_files(folder: Path) -> list[str]:
+    """Return the files below a folder that this process has open."""
+    descriptors = Path("/proc/self/fd")
+    if not descriptors.is_dir():
+        return []
+    links = [str(link.readlink()) for link in descriptors.iterdir() if link.is_symlink()]
+    return [link for link in links if link.startswith(str(folder))]
 
 
 def test_a_client_dropped_with_events_waiting_still_delivers_at_exit() -> None:
@@ -215,7 +233,7 @@ child.join(20)
 say(child.exitcode)
 """
     with FaultyCollector(Unavailable()) as collector:
-        assert run(program, collector.url, tmp_path / "spool.db" if spool else None) == (0, "0\n")
+        assert run(program, collector.url, tmp_path / "spool" if spool else None) == (0, "0\n")
         assert calls(collector) == {f"GET:/child/{number}" for number in range(3)}
 
 

@@ -176,7 +176,7 @@ def _add_spool_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     for name, text in _SPOOL_ACTIONS.items():
         action = actions.add_parser(name, help=text, description=text)
-        action.add_argument("path", type=Path, metavar="PATH", help="the spool, as in spool_path")
+        action.add_argument("path", type=Path, metavar="PATH", help="the directory, as in spool_path")
         for argument, settings in _SPOOL_ARGUMENTS[name].items():
             action.add_argument(argument, **settings)
 
@@ -237,7 +237,7 @@ _COMMANDS: Mapping[str, _Command] = {
         _run_collector,
     ),
     "spool": _Command(
-        "Look into a spool file, deliver what it holds, or throw it away.",
+        "Look into a spool, deliver what it holds, or throw it away.",
         None,
         _add_spool_arguments,
         _run_spool,

@@ -8,9 +8,11 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from otel_analytics.client import AnalyticsClient
 from otel_analytics.contract import Kind, rfc3339
+from otel_analytics.delivery.queue.ledger import LedgerSnapshot
 from otel_analytics.delivery.spool.admin import (
     SpooledEvent,
     SpoolError,
@@ -44,7 +46,7 @@ def run(options: argparse.Namespace, say: Say) -> bool:
         ConfigError: An option of `replay` has a value it cannot have.
         SpoolError: There is no such spool, or `purge` was not confirmed.
     """
-    # The file's texts came from other programs, and a terminal obeys what it is shown.
+    # The spool's texts came from other programs, and a terminal obeys what it is shown.
     return _ACTIONS[options.action](options, lambda line: say(escaped(line)))
 
 
@@ -71,14 +73,14 @@ def _replay(options: argparse.Namespace, say: Say) -> bool:
         max_spool_age_hours=_LONGEST_AGE_HOURS,
     )
     say(f"replaying {before.ledger.pending:,} events to {client.config.endpoint}")
-    after = replay(options.path, client, options.patience, lambda now: say(_since(before, now)))
-    say(_since(before, after))
+    sent = replay(options.path, client, options.patience, lambda now: say(_progress(now, options.path)))
+    after = status(options.path)
+    say(_progress(sent, options.path))
     if after.held:
         say(f"{after.held:,} of them are held by {after.processes:,} running process(es), which send them")
-    lost = after.ledger.dropped_since(before.ledger)
-    if lost:
-        say("dropped: " + _counted(lost))
-    return not after.ledger.pending and not lost
+    if sent.dropped:
+        say("dropped: " + _counted(sent.dropped))
+    return not after.ledger.pending and not sent.dropped
 
 
 def _purge(options: argparse.Namespace, say: Say) -> bool:
@@ -127,7 +129,6 @@ def _seldom(say: Say) -> Say:
 def _lines(now: Status) -> list[str]:
     ledger = now.ledger
     reasons = _counted(ledger.dropped)
-    free = ledger.pending - now.held
     lines = [
         f"accepted   {ledger.accepted:,}",
         f"delivered  {ledger.delivered:,}",
@@ -140,8 +141,11 @@ def _lines(now: Status) -> list[str]:
             lines.append(
                 f"  {waiting.count:,} of kind {kind.value}: {waiting.bytes:,} bytes, the oldest {age} old"
             )
-    if ledger.pending:
+    if now.ledger.pending:
+        free = now.ledger.pending - now.held
         lines.append(f"  {now.held:,} held by {now.processes:,} running process(es), {free:,} by nobody")
+    if now.damaged:
+        lines.append(f"damaged    {now.damaged:,} file(s), set aside or unreadable")
     return lines
 
 
@@ -152,7 +156,8 @@ def _counted(dropped: Mapping[str, int]) -> str:
 def _as_json(now: Status) -> str:
     kinds = {kind.value: asdict(waiting) for kind, waiting in now.waiting.items()}
     ledger = {name: value for name, value in asdict(now.ledger).items() if name != "noted"}
-    return json.dumps({**ledger, "kinds": kinds, "held": now.held, "processes": now.processes})
+    counts = {"held": now.held, "processes": now.processes, "damaged": now.damaged}
+    return json.dumps({**ledger, "kinds": kinds, **counts})
 
 
 def _event_line(event: SpooledEvent) -> str:
@@ -178,11 +183,9 @@ def _time(event: SpooledEvent) -> str:
     return rfc3339(round(event.accepted_at * 1e9))
 
 
-def _since(before: Status, now: Status) -> str:
-    """Say what became of events between two moments."""
-    delivered = now.ledger.delivered - before.ledger.delivered
-    dropped = sum(now.ledger.dropped_since(before.ledger).values())
-    return f"{delivered:,} delivered, {dropped:,} dropped, {now.ledger.pending:,} left"
+def _progress(now: LedgerSnapshot, path: Path) -> str:
+    dropped = sum(now.dropped.values())
+    return f"{now.delivered:,} delivered, {dropped:,} dropped, {status(path).ledger.pending:,} left"
 
 
 def _duration(seconds: float) -> str:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
-import sqlite3
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Protocol
@@ -22,15 +22,16 @@ from otel_analytics.delivery.http.negotiation import Negotiation
 from otel_analytics.delivery.http.transport import TlsFiles, Transport
 from otel_analytics.delivery.http.wire import Outcome, Verdict
 from otel_analytics.delivery.life import Life
-from otel_analytics.delivery.logs import RateLimitedLog, Secrets
+from otel_analytics.delivery.logs import RateLimitedLog, Secrets, log_safely
 from otel_analytics.delivery.queue.ledger import DropReason, Ledger, LedgerSnapshot
 from otel_analytics.delivery.queue.memory import MemoryQueue, Queue
 from otel_analytics.delivery.schedule import Schedule
 from otel_analytics.delivery.sender import Sender, Surroundings
 from otel_analytics.delivery.settlement import Settlement
-from otel_analytics.delivery.spool.fallback import Fallback
-from otel_analytics.delivery.spool.schema import check_writable
-from otel_analytics.delivery.spool.spool import Spool, SpoolLimits
+from otel_analytics.delivery.spool.directory import Directory, check_writable
+from otel_analytics.delivery.spool.file_queue import Shared
+from otel_analytics.delivery.spool.schema import UnsafeFileError
+from otel_analytics.delivery.spool.spool import Spool
 from otel_analytics.delivery.throttle import Throttle
 from otel_analytics.errors import ConfigError
 from otel_analytics.events import EncodedEvent, Event
@@ -189,7 +190,11 @@ class Delivery:
 
     def exit(self) -> bool:
         """Send what is left before the process ends; one deadline holds for all calls of the exit."""
-        return self._life.is_closed or self._finish(self._before_exit(self._clock() + self._exit_seconds))
+        if self._life.is_closed:
+            return True
+        finished = self._finish(self._before_exit(self._clock() + self._exit_seconds))
+        self._queue.close()  # for good, unless something still comes
+        return finished
 
     @property
     def is_closed(self) -> bool:
@@ -283,19 +288,43 @@ def _with(reason: str, stated: str) -> str:
     return f"{reason} ({stated})" if stated else reason
 
 
-def check_spool(path: str) -> None:
-    """Open the spool once, so that a path that cannot work is known at construction.
+def with_usable_spool(config: Config, *, in_code: bool) -> Config:
+    """See whether the spool can be used, so that a path that cannot work is known at construction.
+
+    Args:
+        config: The options.
+        in_code: Whether the path was set in code, where a wrong one is a wrong option. From the environment
+            it is one line in the log: no spool is no reason for no analytics.
+
+    Returns:
+        The options, without the spool where there never can be one. A directory that is missing, full or
+        read-only may not stay so: memory serves as long, and the log says so.
 
     Raises:
-        ConfigError: The file cannot be opened or made, or is another program's.
+        ConfigError: There is something else in its place, and the option was set in code.
     """
+    path = config.spool_path
+    if path is None:
+        return config
     try:
-        check_writable(Path(path))
-    except (sqlite3.Error, OSError) as error:
-        raise ConfigError(
-            f"spool_path={path!r}: cannot be used ({error})."
-            " Name a file of its own, in a directory that exists and that this process may write."
-        ) from None
+        check_writable(_directory(path))
+    except (UnsafeFileError, NotADirectoryError) as error:
+        text = f"spool_path={path!r}: cannot be used ({error}). Name a directory of its own"
+        if in_code:
+            raise ConfigError(f"{text}, which is made where its parent exists.") from None
+        log_safely(logging.WARNING, "%s; events wait in memory", text)
+        return replace(config, spool_path=None)
+    except OSError as error:
+        log_safely(
+            logging.WARNING, "spool_path=%r: %s; events wait in memory until that changes", path, error
+        )
+    return config
+
+
+def _directory(path: str) -> Path:
+    """Return the spool's directory by the one name that all clients of a process have for it."""
+    absolute = Path(path).absolute()
+    return absolute.parent.resolve() / absolute.name
 
 
 def _queue(
@@ -317,14 +346,9 @@ def _queue(
     )
     if config.spool_path is None:
         return memory
-    spool = Spool(
-        Path(config.spool_path).absolute(),
-        SpoolLimits(
-            config.max_spool_bytes,
-            config.max_spool_age_hours * 3600,
-            max(around.lease, config.timeout_millis / 1000 * 2),
-        ),
-        max_queue_size=config.max_queue_size,
+    shared = Shared(
+        Directory(_directory(config.spool_path), config.max_spool_bytes),
+        max_age=config.max_spool_age_hours * 3600,
         linger=linger,
         clock=around.clock,
         wall_clock=around.wall_clock,
@@ -334,7 +358,7 @@ def _queue(
         numbers=numbers,
         on_lost=memory.adopt,
     )
-    return Fallback(spool, memory)
+    return Spool(shared, memory, config.max_queue_size)
 
 
 # What was configured to be dropped is counted and needs no line in the log.

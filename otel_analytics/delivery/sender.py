@@ -41,7 +41,7 @@ from otel_analytics.delivery.schedule import Schedule
 from otel_analytics.delivery.settlement import Settlement
 from otel_analytics.errors import FOREIGN_ERRORS
 
-_LOOK_SECONDS = 0.25  # other processes settle what is in a shared spool, and nobody tells this one
+_LOOK_SECONDS = 0.25  # a spool adopts files by itself, and nobody tells this one
 _PAUSE_SECONDS = 1.0  # after a fault of ours, so that it cannot burn the processor
 
 Report = Callable[[Batch, Outcome, Settlement], None]
@@ -57,14 +57,12 @@ class Surroundings:
         wall_clock: Seconds since the epoch.
         dice: Random numbers in [0, 1).
         policy: How long to wait after failures.
-        lease: Seconds after a process's last sign of life until others take over what it spooled.
     """
 
     clock: Callable[[], float] = time.monotonic
     wall_clock: Callable[[], float] = time.time
     dice: Callable[[], float] = field(default_factory=lambda: random.Random().random)  # noqa: S311 - jitter
     policy: RetryPolicy = field(default_factory=RetryPolicy)
-    lease: float = 30.0
 
 
 class Sender:

@@ -21,6 +21,8 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from otel_analytics.client import AnalyticsClient
+from otel_analytics.config import Config
+from otel_analytics.delivery.delivery import with_usable_spool
 from otel_analytics.delivery.logs import log_safely
 from otel_analytics.errors import ConfigError
 from otel_analytics.sdk.exporter import AnalyticsSpanExporter
@@ -91,7 +93,10 @@ _of_environment: list[AnalyticsClient | None] = []
 
 def _client(options: dict[str, Any]) -> AnalyticsClient | None:
     if options:
-        return _tried(lambda: AnalyticsClient(**options))
+        # Who writes the file need not be who wrote the code: a wrong spool is no reason for no analytics.
+        return _tried(
+            lambda: AnalyticsClient(config=with_usable_spool(Config.resolve(**options), in_code=False))
+        )
     with _lock:
         if not _of_environment:
             _of_environment.append(_tried(AnalyticsClient))

@@ -98,10 +98,13 @@ class Lanes:
         """Take entries of certain rows off the lanes, but for those on their way; return them."""
         return [entry for lane in self._lanes.values() for entry in lane.discard(rows)]
 
-    def entries(self) -> Iterator[Entry]:
-        """Return all entries, in no order."""
-        for lane in self._lanes.values():
-            yield from lane.entries()
+    def displace(self, kind: Kind) -> Entry | None:
+        """Take the oldest entry of a kind off its lane, but for those on their way; return it."""
+        return self._lanes[kind].displace_oldest()
+
+    def leased(self) -> list[Batch]:
+        """Return the batches on their way."""
+        return [batch for lane in self._lanes.values() for batch in lane.leased]
 
     def holds(self, kinds: Collection[Kind], events: float, size: float) -> bool:
         """Whether a lane of these kinds has so many fresh events, or so many bytes of them."""

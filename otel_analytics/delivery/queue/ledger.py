@@ -18,6 +18,7 @@ class DropReason(str, Enum):
 
     QUEUE_FULL = "queue_full"  # displaced by a newer event of its lane
     SPOOL_FULL = "spool_full"  # no room within `max_spool_bytes`, even where views made room
+    SPOOL_LOST = "spool_lost"  # its file in the spool was damaged, or removed by somebody
     EXPIRED = "expired"  # older than `max_spool_age_hours`
     PURGED = "purged"  # deleted by `otel-analytics spool purge`
     REJECTED = "rejected"  # the collector called it invalid

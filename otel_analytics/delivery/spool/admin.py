@@ -1,41 +1,48 @@
-"""What an operator does with a spool file: look into it, send what it holds, throw it away.
+"""What an operator does with a spool: look into it, send what it holds, throw it away.
 
-Looking takes no lock that a running worker would wait for, and reads in small steps. What a worker holds by
-its lease is left to that worker: it has those events in memory and sends them itself.
+Looking takes no lock that a running worker would wait for, and reads in small steps. What a running process
+holds is left to it: it has those events in memory and sends them itself.
 """
 
 from __future__ import annotations
 
 import json
-import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
+from heapq import merge
 from pathlib import Path
 from typing import Any
 
 from otel_analytics.client import AnalyticsClient
 from otel_analytics.contract import Kind
-from otel_analytics.delivery.queue.ledger import LedgerSnapshot
-from otel_analytics.delivery.spool.journal import Journal
+from otel_analytics.delivery.queue.ledger import DropReason, LedgerSnapshot
+from otel_analytics.delivery.spool.directory import (
+    BY_WORTH,
+    Claim,
+    Sizes,
+    Summary,
+    damaged,
+    databases,
+    summary_of,
+)
 from otel_analytics.delivery.spool.schema import open_existing
 from otel_analytics.errors import AnalyticsError
 
 _CHUNK = 500  # rows read or deleted at a time
-_IS_HELD = "(owner IN (SELECT id FROM owners WHERE expires_at >= :now))"
 _NO_LIMIT = 2**62
 _STEP_MILLIS = 500
 
 
 class SpoolError(AnalyticsError):
-    """The file is no spool, or cannot be used."""
+    """The directory is no spool, or cannot be used."""
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """Events of a kind in the file.
+    """Events of a kind in the spool.
 
     Args:
         count: How many.
@@ -49,20 +56,32 @@ class Waiting:
     held: int = 0
     oldest: float | None = None
 
+    def __add__(self, other: Waiting) -> Waiting:
+        """Return both together."""
+        oldest = [each for each in (self.oldest, other.oldest) if each is not None]
+        return Waiting(
+            self.count + other.count,
+            self.bytes + other.bytes,
+            self.held + other.held,
+            min(oldest, default=None),
+        )
+
 
 @dataclass(frozen=True)
 class Status:
     """A spool at one moment.
 
     Args:
-        ledger: Of all processes that ever used it.
+        ledger: Of the processes that hold or left a file there; where nothing is left, there is no file.
         waiting: What it holds, by kind.
-        processes: How many processes have a valid lease.
+        processes: How many running processes hold a file of it.
+        damaged: How many files cannot be read, or were set aside for that.
     """
 
     ledger: LedgerSnapshot
     waiting: Mapping[Kind, Waiting]
     processes: int
+    damaged: int
 
     @property
     def held(self) -> int:
@@ -72,7 +91,7 @@ class Status:
 
 @dataclass(frozen=True)
 class SpooledEvent:
-    """An event in the file.
+    """An event in the spool.
 
     Args:
         kind: Its kind.
@@ -89,73 +108,57 @@ class SpooledEvent:
     body: Any
 
 
-def status(path: Path, now: Callable[[], float] = time.time) -> Status:
-    """Return what a spool holds and what became of the rest.
+def status(directory: Path) -> Status:
+    """Return what a spool holds.
 
     Raises:
         SpoolError: There is no such spool.
     """
-    with _opened(path) as connection:
-        connection.execute("BEGIN")  # one moment for all of it
-        accepted, delivered = connection.execute("SELECT accepted, delivered FROM books").fetchone()
-        dropped = dict(connection.execute("SELECT reason, count FROM dropped").fetchall())
-        moment = {"now": now()}
-        found = connection.execute(
-            f"SELECT kind, count(*), total(length(body)), total({_IS_HELD}), min(accepted_at)"  # noqa: S608 - a constant
-            " FROM events GROUP BY kind",
-            moment,
-        ).fetchall()
-        (processes,) = connection.execute(
-            "SELECT count(*) FROM owners WHERE expires_at >= :now", moment
-        ).fetchone()
     waiting = dict.fromkeys(Kind, Waiting())
-    for kind, count, size, held, oldest in found:
-        waiting[Kind(kind)] = Waiting(count, int(size), int(held), oldest)
-    pending = sum(each.count for each in waiting.values())
-    return Status(LedgerSnapshot(accepted, delivered, dropped, pending), waiting, processes)
+    ledger, processes, unread = LedgerSnapshot(), 0, len(damaged(directory)) + len(databases(directory))
+    for file in _files(directory):
+        processes, unread = processes + file.is_held, unread - 1
+        ledger += summary_of(file.path).books
+        for kind in Kind:
+            values = f"SELECT count(*), total(length(body)), min(accepted_at) FROM {kind.value}"  # noqa: S608
+            count, size, oldest = file.connection.execute(values).fetchone()
+            ledger += LedgerSnapshot(pending=count)
+            waiting[kind] += Waiting(count, int(size), count if file.is_held else 0, oldest)
+    return Status(ledger, waiting, processes, max(unread, 0))
 
 
 def events(
-    path: Path,
-    kinds: Collection[Kind] = tuple(Kind),
-    limit: int | None = None,
-    now: Callable[[], float] = time.time,
+    directory: Path, kinds: Collection[Kind] = tuple(Kind), limit: int | None = None
 ) -> Iterator[SpooledEvent]:
-    """Return the events that a spool holds, oldest first.
+    """Return the events that a spool holds, oldest first in each of its files.
 
     Args:
-        path: The file.
+        directory: The spool.
         kinds: Which.
         limit: How many at most.
-        now: Seconds since the epoch.
 
     Raises:
         SpoolError: There is no such spool.
     """
-    left, after = _NO_LIMIT if limit is None else limit, 0
-    names = ",".join(f"'{kind.value}'" for kind in kinds)
-    query = (
-        f"SELECT id, kind, event_id, accepted_at, ifnull({_IS_HELD}, 0), body FROM events"  # noqa: S608 - constants
-        f" WHERE kind IN ({names}) AND id > :after ORDER BY id LIMIT :limit"
-    )
-    with _opened(path) as connection:
-        while left > 0:
-            values = {"now": now(), "after": after, "limit": min(left, _CHUNK)}
-            rows = connection.execute(query, values).fetchall()
-            if not rows:
+    left = _NO_LIMIT if limit is None else limit
+    for file in _files(directory):
+        for event in merge(*(file.events(kind) for kind in kinds), key=lambda event: event.accepted_at):
+            if left <= 0:
                 return
-            left, after = left - len(rows), rows[-1][0]
-            for _, kind, event_id, accepted_at, is_held, body in rows:
-                yield SpooledEvent(Kind(kind), event_id, accepted_at, bool(is_held), json.loads(body))
+            left -= 1
+            yield event
 
 
 def replay(
-    path: Path, client: AnalyticsClient, patience_seconds: float, progress: Callable[[Status], object]
-) -> Status:
-    """Deliver what a spool holds through a client of the same spool; return what is left then.
+    directory: Path,
+    client: AnalyticsClient,
+    patience_seconds: float,
+    progress: Callable[[LedgerSnapshot], object],
+) -> LedgerSnapshot:
+    """Deliver what nobody holds through a client of the same spool; return what became of that.
 
     Args:
-        path: The file.
+        directory: The spool.
         client: Shut down when this returns.
         patience_seconds: Longest time in which nothing is settled.
         progress: Told how it stands, about twice a second.
@@ -163,24 +166,29 @@ def replay(
     Raises:
         SpoolError: There is no such spool.
     """
+    status(directory)
     with client:
-        before = status(path)
-        gives_up_at = time.monotonic() + patience_seconds
-        while not client.flush(_STEP_MILLIS) and time.monotonic() < gives_up_at:
-            now = status(path)
+        before, gives_up_at = 0, time.monotonic() + patience_seconds
+        while time.monotonic() < gives_up_at:
+            if client.flush(_STEP_MILLIS) and not _has_free(directory):
+                break
+            now = client.stats()
             progress(now)
-            if _settled(now) != _settled(before):
-                before, gives_up_at = now, time.monotonic() + patience_seconds
-    return status(path)
+            if _settled(now) != before:
+                before, gives_up_at = _settled(now), time.monotonic() + patience_seconds
+    return client.stats()
 
 
 def purge(
-    path: Path, kinds: Collection[Kind], before: float, progress: Callable[[int], object] = lambda _: None
+    directory: Path,
+    kinds: Collection[Kind],
+    before: float,
+    progress: Callable[[int], object] = lambda _: None,
 ) -> int:
     """Drop the events of a spool that no running process holds; return how many.
 
     Args:
-        path: The file.
+        directory: The spool.
         kinds: Which.
         before: Only those accepted before this moment, seconds since the epoch.
         progress: Told how many so far, after each step.
@@ -188,31 +196,86 @@ def purge(
     Raises:
         SpoolError: There is no such spool.
     """
-    with _opened(path):
-        journal = Journal(
-            path, owner=secrets.randbits(62), wall_clock=time.time, max_bytes=_NO_LIMIT, lease=0.0
-        )
+    count = 0
+    for file in _files(directory):
+        for kind in () if file.is_held else kinds:
+            while chunk := file.purge(kind, before):
+                count += chunk
+                file.note_purged(chunk)
+                progress(count)
+    return count
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file of the spool while it is looked at."""
+
+    path: Path
+    connection: sqlite3.Connection
+    claim: Claim | None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a running process holds it."""
+        return self.claim is None
+
+    def events(self, kind: Kind) -> Iterator[SpooledEvent]:
+        after = 0
+        columns = "id, event_id, accepted_at, body"
+        query = f"SELECT {columns} FROM {kind.value} WHERE id > ? ORDER BY id LIMIT ?"  # noqa: S608
+        while rows := self.connection.execute(query, (after, _CHUNK)).fetchall():
+            after = rows[-1][0]
+            for _, event_id, accepted_at, body in rows:
+                yield SpooledEvent(kind, event_id, accepted_at, self.is_held, json.loads(body))
+
+    def purge(self, kind: Kind, before: float) -> int:
+        """Delete some of the oldest rows."""
+        old = f"SELECT id FROM {kind.value} WHERE accepted_at < ? ORDER BY id LIMIT ?"  # noqa: S608
+        with self.connection:
+            delete = f"DELETE FROM {kind.value} WHERE id IN ({old})"  # noqa: S608
+            return self.connection.execute(delete, (before, _CHUNK)).rowcount
+
+    def note_purged(self, count: int) -> None:
+        if self.claim is not None:
+            size = "SELECT total(length(body)) FROM {}"
+            left = [int(self.connection.execute(size.format(k.value)).fetchone()[0]) for k in BY_WORTH]
+            purged = LedgerSnapshot(dropped={DropReason.PURGED.value: count})
+            self.claim.publish(Summary(Sizes(*left), self.claim.summary.books + purged))
+
+    def is_empty(self) -> bool:
+        count = "SELECT EXISTS (SELECT 1 FROM {})"
+        return not any(self.connection.execute(count.format(kind.value)).fetchone()[0] for kind in Kind)
+
+
+def _files(directory: Path) -> Iterator[_File]:
+    """Open one file of a spool after the other; one that nobody holds is held meanwhile."""
+    if not directory.is_dir():
+        raise SpoolError(f"{directory} is no spool: there is no such directory")
+    for path in databases(directory):
+        claim = _claim(path)
+        is_empty = False
         try:
-            journal.beat()  # frees what dead processes held
-            count = 0
-            for kind in kinds:
-                while chunk := journal.purge(kind, before, _CHUNK):
-                    count += chunk
-                    progress(count)
-            return count
+            with closing(open_existing(path)) as connection:
+                file = _File(path, connection, claim)
+                yield file
+                is_empty = claim is not None and file.is_empty()
+        except (sqlite3.Error, OSError):
+            continue  # damaged, somebody else's, or emptied and removed just now
         finally:
-            journal.resign()
-            journal.disconnect()
+            if claim is not None:
+                (claim.remove if is_empty else claim.release)()
 
 
-def _settled(now: Status) -> int:
-    return now.ledger.delivered + sum(now.ledger.dropped.values())
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+def _claim(path: Path) -> Claim | None:
     try:
-        with closing(open_existing(path)) as connection:
-            yield connection
-    except (sqlite3.Error, OSError, ValueError) as error:
-        raise SpoolError(f"cannot use {path} as a spool: {error}") from None
+        return Claim(path)
+    except OSError:
+        return None
+
+
+def _has_free(directory: Path) -> bool:
+    return any(not file.is_held and not file.is_empty() for file in _files(directory))
+
+
+def _settled(now: LedgerSnapshot) -> int:
+    return now.delivered + sum(now.dropped.values())

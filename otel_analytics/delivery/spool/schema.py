@@ -1,43 +1,34 @@
-"""The spool as a SQLite file: made, opened, told from another program's, and set aside when it is damaged."""
+"""A file of the spool as SQLite has it: made, opened, told from others, and set aside when it is damaged."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
 import stat
-import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from otel_analytics.contract import Kind
+
 APPLICATION_ID = 0x6F74616E  # "otan"
-SCHEMA_VERSION = 1
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS events (
+SCHEMA_VERSION = 2
+# A table for each kind, since each is read in order of its own; ids go up through both.
+_TABLE = """
+CREATE TABLE IF NOT EXISTS {kind} (
     id INTEGER PRIMARY KEY,
-    owner INTEGER,
-    kind TEXT NOT NULL,
     event_id TEXT NOT NULL,
     accepted_at REAL NOT NULL,
+    clock REAL NOT NULL,
     body BLOB NOT NULL
 );
-CREATE INDEX IF NOT EXISTS unowned_events ON events (kind, id) WHERE owner IS NULL;
-CREATE TABLE IF NOT EXISTS owners (id INTEGER PRIMARY KEY, expires_at REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS books (
-    file INTEGER NOT NULL,
-    last_row INTEGER NOT NULL DEFAULT 0,
-    bytes INTEGER NOT NULL DEFAULT 0,
-    accepted INTEGER NOT NULL DEFAULT 0,
-    delivered INTEGER NOT NULL DEFAULT 0
-);
-CREATE TABLE IF NOT EXISTS dropped (reason TEXT PRIMARY KEY, count INTEGER NOT NULL);
-INSERT INTO books (file) SELECT random() WHERE NOT EXISTS (SELECT 1 FROM books);
 """
 _MAGIC = b"SQLite format 3\x00"
+_HEADER_BYTES, _ID_AT = 100, 68  # of the file format
 _SIDE_FILES = ("-wal", "-shm")
 _OTHERS_BITS = 0o077
-_BUSY_SECONDS = 1.0
-_RETRY_SECONDS = 0.02
+_LOG_PAGES = 4_000  # 16 MB of write-ahead log, then a checkpoint
+_PATIENCE_SECONDS = 2.0  # of an operator's look at a file that is just being made
 
 FileIdentity = tuple[int, int]
 """Device and inode: which file a path leads to."""
@@ -50,7 +41,7 @@ class ForeignFileError(sqlite3.OperationalError):
         super().__init__("the file is a database of something else, or of another version")
 
 
-class UnsafeFileError(sqlite3.OperationalError):
+class UnsafeFileError(OSError):
     """Somebody else could have put this file here, or could change where it leads."""
 
 
@@ -65,7 +56,7 @@ def open_database(path: Path) -> sqlite3.Connection:
     # that is there must not be opened beside SQLite: closing it cancels all locks this process has on it.
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    _refuse_unsafe(path, _me())
+    _refuse_unsafe(path)
     connection = _connected(path, _make)
     _tighten(path)  # it is ours by now
     return connection
@@ -79,16 +70,37 @@ def open_existing(path: Path) -> sqlite3.Connection:
         OSError: There is no such file.
     """
     path.stat()  # SQLite would make it
-    _refuse_unsafe(path, [] if 0 in _me() else _me())  # an operator may look as root
-    return _connected(path, _refuse_empty)
+    _refuse_unsafe(path, as_operator=True)
+    return _connected(path, _refuse_empty, timeout=_PATIENCE_SECONDS)
 
 
-def _refuse_unsafe(path: Path, owners: Collection[int]) -> None:
-    """Refuse what others could have put here.
+def refuse_foreign_owner(path: Path, status: os.stat_result, *, or_root: bool = False) -> None:
+    """Refuse what another user could have put here.
 
     Args:
-        path: The file.
-        owners: The users whose it may be; empty where the system knows none.
+        path: A file or directory.
+        status: Its own, not that of what it leads to.
+        or_root: Whether it may be root's, too, as the directory of a mounted volume is.
+
+    Raises:
+        UnsafeFileError: It belongs to another user.
+    """
+    if hasattr(os, "geteuid") and status.st_uid not in {os.geteuid(), *([0] if or_root else ())}:
+        raise UnsafeFileError(f"{path.name} belongs to another user")
+
+
+def refuse_other_file(path: Path, status: os.stat_result) -> None:
+    """Refuse a file that was opened by a path which leads to another by now, or to none.
+
+    Raises:
+        OSError: It does.
+    """
+    if not os.path.samestat(status, path.stat()):
+        raise BlockingIOError(f"{path.name} has just been removed")
+
+
+def _refuse_unsafe(path: Path, *, as_operator: bool = False) -> None:
+    """Refuse what others could have put here.
 
     Raises:
         UnsafeFileError: A file is a symbolic link, none of the ordinary kind, or another user's.
@@ -100,8 +112,8 @@ def _refuse_unsafe(path: Path, owners: Collection[int]) -> None:
                 raise UnsafeFileError(f"{file.name} is a symbolic link, which may lead anywhere")
             if not stat.S_ISREG(status.st_mode):
                 raise UnsafeFileError(f"{file.name} is no ordinary file")
-            if owners and status.st_uid not in owners:
-                raise UnsafeFileError(f"{file.name} belongs to another user")
+            if not (as_operator and os.geteuid() == 0):  # an operator may look as root
+                refuse_foreign_owner(file, status)
 
 
 def _tighten(path: Path) -> None:
@@ -117,16 +129,24 @@ def _files(path: Path) -> list[Path]:
     return [path, *(Path(f"{path}{suffix}") for suffix in _SIDE_FILES)]
 
 
-def _me() -> Collection[int]:
-    return [os.geteuid()] if hasattr(os, "geteuid") else []
+def remove_database(path: Path) -> None:
+    """Remove a file that is not open: last of all itself, so that nobody leaves only what belongs to it."""
+    for file in reversed(_files(path)):
+        file.unlink(missing_ok=True)
 
 
-def _connected(path: Path, on_empty: Callable[[sqlite3.Connection], None]) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+def _connected(
+    path: Path, on_empty: Callable[[sqlite3.Connection], None], timeout: float = 0.0
+) -> sqlite3.Connection:
+    # No time to wait for a lock: the file is this process's own, and if somebody writes to it nevertheless,
+    # events wait in memory rather than their callers.
+    connection = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
     try:
         if not _is_ours(connection):
             on_empty(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
+        # A checkpoint waits for the disk, and with it whoever commits then: so it is seldom.
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
     except BaseException:
         connection.close()
         raise
@@ -135,30 +155,6 @@ def _connected(path: Path, on_empty: Callable[[sqlite3.Connection], None]) -> sq
 
 def _refuse_empty(_: sqlite3.Connection) -> None:
     raise ForeignFileError
-
-
-def check_writable(path: Path) -> None:
-    """Open the file once, and begin to write.
-
-    Raises:
-        sqlite3.Error: It is no database, none of ours, or cannot be written. A database that is damaged is
-            no error: it is set aside at its first use.
-        OSError: It cannot be made.
-    """
-    try:
-        connection = open_database(path)
-    except sqlite3.Error as error:
-        if is_damage(error) and is_database(path):
-            return
-        raise
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("ROLLBACK")
-    except sqlite3.OperationalError as error:
-        if not _is_locked(error):  # somebody writes to it just now, so it can be written
-            raise
-    finally:
-        connection.close()
 
 
 def is_damage(error: Exception) -> bool:
@@ -177,21 +173,28 @@ def is_database(path: Path) -> bool:
     return False
 
 
+def is_spool(path: Path) -> bool:
+    """Whether a file says of itself that it is a spool's; not to be asked of one that is open, as above."""
+    with suppress(OSError), path.open("rb") as file:
+        header = file.read(_HEADER_BYTES)
+        return header.startswith(_MAGIC) and header[_ID_AT : _ID_AT + 4] == APPLICATION_ID.to_bytes(4, "big")
+    return False
+
+
 def identity_of(path: Path) -> FileIdentity | None:
-    """Return which file a path leads to; `None`: to none."""
+    """Return which file a path leads to; `None`: to none, or to one that somebody has emptied."""
     try:
         status = os.stat(path)  # noqa: PTH116 - asked before every commit, and `Path.stat` takes longer
     except OSError:
         return None
-    return status.st_dev, status.st_ino
+    return (status.st_dev, status.st_ino) if status.st_size else None
 
 
-def set_aside(path: Path, place: FileIdentity | None, unix_now: int) -> Path | None:
+def set_aside(path: Path, unix_now: int) -> Path | None:
     """Rename a damaged file, and what belongs to it.
 
     Args:
-        path: The spool's path.
-        place: The damaged file; where the path leads to another by now, somebody else has done this already.
+        path: The file, which this process holds.
         unix_now: Part of the new name.
 
     Returns:
@@ -199,12 +202,11 @@ def set_aside(path: Path, place: FileIdentity | None, unix_now: int) -> Path | N
     """
     aside = path.with_name(f"{path.name}.damaged-{unix_now}")
     with suppress(OSError):
-        if identity_of(path) == place:
-            path.replace(aside)
-            for suffix in _SIDE_FILES:
-                with suppress(FileNotFoundError):
-                    Path(f"{path}{suffix}").replace(f"{aside}{suffix}")
-            return aside
+        path.replace(aside)
+        for suffix in _SIDE_FILES:
+            with suppress(FileNotFoundError):
+                Path(f"{path}{suffix}").replace(f"{aside}{suffix}")
+        return aside
     return None
 
 
@@ -223,25 +225,9 @@ def _is_ours(connection: sqlite3.Connection) -> bool:
 
 
 def _make(connection: sqlite3.Connection) -> None:
-    """Make the tables; several processes may do so at once, and SQLite does not wait to switch to WAL."""
-    deadline = time.monotonic() + _BUSY_SECONDS
-    while not _try_to_make(connection, is_last=time.monotonic() > deadline):
-        time.sleep(_RETRY_SECONDS)
-
-
-def _try_to_make(connection: sqlite3.Connection, *, is_last: bool) -> bool:
-    try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.executescript(
-            f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
-            f" PRAGMA user_version = {SCHEMA_VERSION}; COMMIT"
-        )
-    except sqlite3.OperationalError as error:
-        if is_last or not _is_locked(error):
-            raise
-        return False
-    return True
-
-
-def _is_locked(error: sqlite3.OperationalError) -> bool:
-    return "locked" in str(error)  # CPython 3.10 gives no code
+    connection.execute("PRAGMA journal_mode = WAL")
+    tables = "".join(_TABLE.format(kind=kind.value) for kind in Kind)
+    connection.executescript(
+        f"BEGIN IMMEDIATE; {tables} PRAGMA application_id = {APPLICATION_ID};"
+        f" PRAGMA user_version = {SCHEMA_VERSION}; COMMIT"
+    )

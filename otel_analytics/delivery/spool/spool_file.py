@@ -1,7 +1,7 @@
-"""The journal as files fail: opened at its first use, anew after any trouble, left alone in between.
+"""A journal as files fail: opened at its first use, anew after any trouble, left alone in between.
 
 Whoever uses it learns one thing: whether the file took it. A fork closes it, since SQLite's connections must
-not be carried through one: the parent opens it again, the child its own.
+not be carried through one: the parent opens it again, the child has a file of its own.
 """
 
 from __future__ import annotations
@@ -10,23 +10,15 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum, auto
-from pathlib import Path
 from typing import Final, Literal, TypeVar
 
 from otel_analytics import process
-from otel_analytics.delivery.life import Life
 from otel_analytics.delivery.logs import RateLimitedLog
+from otel_analytics.delivery.spool.directory import Claim, Summary
 from otel_analytics.delivery.spool.journal import Journal
-from otel_analytics.delivery.spool.schema import (
-    FileIdentity,
-    ForeignFileError,
-    UnsafeFileError,
-    identity_of,
-    is_damage,
-    is_database,
-    set_aside,
-)
+from otel_analytics.delivery.spool.schema import is_damage, is_database, set_aside
 
 _SHORTEST_REST = 1.0  # seconds after a failure in which the file is left alone; doubled with each in a row
 _LONGEST_REST = 8.0
@@ -44,52 +36,49 @@ class Failed(Enum):
 FAILED: Final = Failed.FAILED
 
 
+class FileGoneError(OSError):
+    """An adopted file is not there any more; nobody begins another in its place."""
+
+
 class SpoolFile:
     """A journal that may fail at any time; whoever uses it holds `lock`.
 
     Args:
-        path: The file.
-        open_journal: Opens it.
-        on_replaced: Called where the file turns out to be another than before: all its rows are gone.
+        begin: Claims a file: at the first use, and where the former is gone.
+        claim: The first file, where there is one already.
+        on_lost: Called where the file turns out to be gone, with all its rows.
         clock: Monotonic seconds.
         wall_clock: Seconds since the epoch.
         log: Tells the operator.
-        life: After whose end the file is opened for each use alone.
     """
 
     def __init__(
         self,
-        path: Path,
-        open_journal: Callable[[], Journal],
+        begin: Callable[[], Claim],
+        claim: Claim | None = None,
         *,
-        on_replaced: Callable[[], None],
+        on_lost: Callable[[], None],
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
         log: RateLimitedLog,
-        life: Life,
     ) -> None:
-        self.path = path
         self.pid = os.getpid()
         self.lock = threading.RLock()
         self.rests_until = float("-inf")
-        self.is_off_limits = False  # nothing in it is this process's, nor may be touched here
-        self._open_journal = open_journal
-        self._on_replaced = on_replaced
+        self._begin = begin
+        self._on_lost = on_lost
         self._clock = clock
         self._wall_clock = wall_clock
         self._log = log
+        self._claim = claim
+        self.path = (
+            None if claim is None else claim.path
+        )  # of the last one, whether it is held or was released
         self._journal: Journal | None = None
-        self._file: int | None = None
-        self._identity: FileIdentity | None = None
+        self._has_rows = False  # whether it was ever open, so that its end would be a loss
         self._failures = 0
-        self._life = life
         self._is_held_for_fork = False
         process.register(self)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether there is a connection now."""
-        return self._journal is not None
 
     def use(self, work: Callable[[Journal], T]) -> T | Literal[Failed.FAILED]:
         """Do something with the file; return what that gives, or `FAILED`."""
@@ -101,31 +90,49 @@ class SpoolFile:
             self._rest(error)
             return FAILED
         self._failures = 0
-        self.is_off_limits = False
-        if self._life.is_closed:
-            self.disconnect()
         return result
 
-    def read(self, work: Callable[[Journal], T]) -> T | Literal[Failed.FAILED]:
-        """Look something up, even while the file rests from being written; `FAILED` where that failed."""
-        if self._clock() >= self.rests_until:
-            return self.use(work)
-        try:
-            return work(self._opened())
-        except Exception:  # noqa: BLE001 - as above
-            self.disconnect()
-            return FAILED
+    @property
+    def summary(self) -> Summary:
+        """What was said of the file when it was claimed."""
+        return Summary() if self._claim is None else self._claim.summary
 
-    def close(self) -> None:
-        """End the lease and close; whatever still comes opens the file for that one use."""
-        self.use(lambda journal: journal.resign())
+    def publish(self, summary: Summary) -> None:
+        """Say how it stands with the file."""
+        if self._claim is not None:
+            self._claim.publish(summary)
+
+    def wake(self) -> None:
+        """Have the next use try at once, however the last one failed."""
+        self.rests_until = float("-inf")
+
+    def close(self, *, is_empty: bool = False) -> None:
+        """Let others have what is left; remove the file where that is nothing. A later use claims it again.
+
+        Args:
+            is_empty: Whether nothing is left for all this process knows, whatever the file could be told.
+        """
+        if self._claim is not None and not is_empty:
+            with suppress(Exception):
+                is_empty = self._opened().is_empty()
         self.disconnect()
+        claim, self._claim = self._claim, None
+        if claim is not None:
+            self._has_rows = not is_empty
+            (claim.remove if is_empty else claim.release)()
+
+    def give_back(self) -> None:
+        """Let others have the file, whatever it is."""
+        self.disconnect()
+        claim, self._claim = self._claim, None
+        if claim is not None:
+            claim.release()
 
     def disconnect(self) -> None:
         """Close the connection until the next use."""
-        if self._journal is not None:
-            self._journal.disconnect()
-            self._journal = None
+        journal, self._journal = self._journal, None
+        if journal is not None:
+            journal.disconnect()
 
     def at_exit(self) -> None:
         """Do nothing: whoever uses the file closes it."""
@@ -145,68 +152,71 @@ class SpoolFile:
             self.lock.release()
 
     def after_fork_in_child(self) -> None:
-        """Do nothing: the lock stays held, and a child's spool opens the file anew."""
+        """Let go of the parent's file; the lock stays held, and nobody waits for it."""
+        if self._claim is not None:
+            self._claim.release()
+
+    def __del__(self) -> None:
+        """Close the file of a client that was dropped without a word."""
+        with suppress(Exception):
+            if self.pid == os.getpid():
+                self.close()
 
     def _attempt(self, work: Callable[[Journal], T]) -> T:
         """Do it; where the file turns out to be damaged, once more with a new one."""
         try:
             return work(self._opened())
         except sqlite3.Error as error:
-            if not self._begin_anew(error):
+            if not self._set_aside(error):
                 raise
         return work(self._opened())
 
     def _opened(self) -> Journal:
         if self._journal is not None and self._journal.is_displaced():
-            self.disconnect()
+            self._lose("spool_replaced", "the spool's file has gone; another one is begun")
+        claim = self._claim = self._claim or self._claimed()
         if self._journal is None:
-            self._refuse_inherited()
-            self._identity = identity_of(self.path)
-            self._journal = self._open_journal()
-            self._identity = identity_of(self.path)
-            if self._file not in {None, self._journal.file}:
-                self._log.defer("spool_replaced", 1, "the spool's file has gone; another one is used")
-                self._on_replaced()
-            self._file = self._journal.file
+            if self._has_rows and not claim.path.exists():
+                self._lose("spool_replaced", "the spool's file has gone; another one is begun")
+                claim = self._claim = self._begin()
+            self._journal = Journal(claim.path, self._clock, self._wall_clock)
+            self.path, self._has_rows = claim.path, True
         return self._journal
 
-    def _refuse_inherited(self) -> None:
-        for other in process.residents(SpoolFile):
-            if other.is_open and other.pid != self.pid and other.path == self.path:
-                raise InheritedFileError
+    def _claimed(self) -> Claim:
+        """Claim the file that was released, where nobody has taken it over by now; else begin another."""
+        if self._has_rows and self.path is not None:
+            with suppress(OSError):
+                return Claim(self.path)
+            self._has_rows = False
+        return self._begin()
 
-    def _begin_anew(self, error: Exception) -> bool:
+    def _lose(self, reason: str, text: str) -> None:
+        """Give up a file that is not there any more, or not in its place."""
+        self.disconnect()
+        claim, self._claim = self._claim, None
+        if claim is not None:
+            (claim.release if claim.path.exists() else claim.remove)()
+        self._has_rows = False
+        self._log.defer(reason, 1, text)
+        self._on_lost()
+
+    def _set_aside(self, error: Exception) -> bool:
         """Set a damaged file aside; return whether that was it."""
         self.disconnect()
-        aside = None
         # A file is never moved that has not been a spool, or at least a database: it may be anybody's.
-        if is_damage(error) and (self._file is not None or is_database(self.path)):
-            aside = set_aside(self.path, self._identity, int(self._wall_clock()))
+        if not is_damage(error) or self._claim is None:
+            return False
+        path = self._claim.path
+        aside = set_aside(path, int(self._wall_clock())) if self._has_rows or is_database(path) else None
         if aside is None:
             return False
-        self._file = None
-        self._on_replaced()
-        text = f"the spool is damaged ({error}); set aside as {aside.name}, begun anew"
-        self._log.defer("spool_damaged", 1, text)
+        self._lose("spool_damaged", f"the spool is damaged ({error}); set aside as {aside.name}, begun anew")
         return True
 
     def _rest(self, error: Exception) -> None:
         self.disconnect()
         self.rests_until = self._clock() + min(_SHORTEST_REST * 2**self._failures, _LONGEST_REST)
         self._failures += 1
-        no_spool = is_damage(error) and self._file is None
-        self.is_off_limits = no_spool or isinstance(error, _NONE_OF_OURS)
-        self._log.defer("spool_failed", 1, f"the spool cannot be used ({error}); events wait in memory")
-
-
-class InheritedFileError(sqlite3.OperationalError):
-    """A fork that ran none of Python's hooks has left another process's connection in this one."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "it was open in the parent, and the server forked without Python's hooks:"
-            " load the application in the workers, as uWSGI does with `lazy-apps`"
-        )
-
-
-_NONE_OF_OURS = (InheritedFileError, ForeignFileError, UnsafeFileError)
+        if not isinstance(error, FileGoneError):
+            self._log.defer("spool_failed", 1, f"the spool cannot be used ({error}); events wait in memory")
