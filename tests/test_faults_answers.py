@@ -233,7 +233,9 @@ def test_a_broken_collector_is_not_stormed(
     """A tenth of the real delays; the dice always show their mean."""
     policy = RetryPolicy(initial=0.05, ceiling=0.2)
     with FaultyCollector() as collector:
-        client = quick_client(collector.url, policy=policy, dice=lambda: 0.5, batching=batching)
+        client = quick_client(
+            collector.url, policy=policy, dice=lambda: 0.5, batching=batching, max_connections=8
+        )
         track(client, 20)
         assert client.flush(3_000)
         before = len(collector.requests)

@@ -85,14 +85,14 @@ def test_pure_modules_have_no_clock_no_thread_no_io() -> None:
             assert not roots & (IMPURE_MODULES | {"opentelemetry"}), path
 
 
-def test_only_the_transport_imports_httpx_and_what_comes_with_it() -> None:
+def test_only_the_wire_imports_httpx_and_what_comes_with_it() -> None:
     users = [
         path.relative_to(PACKAGE).as_posix()
         for path in files_of(".")
         if "demo" not in path.parts
         and {name.split(".")[0] for name in imports_of(path)} & {"httpx", "httpcore", "h11"}
     ]
-    assert users == ["delivery/http/transport.py"]
+    assert sorted(users) == ["delivery/http/connection.py", "delivery/http/transport.py"]
 
 
 def test_the_core_needs_three_packages() -> None:
@@ -107,8 +107,10 @@ def test_the_core_needs_three_packages() -> None:
         if not {"collector", "demo", "cli.py", "celery.py"} & {*path.relative_to(PACKAGE).parts}
         for name in imports_of(path)
     } - sys.stdlib_module_names
-    assert third_party == {"httpx", "httpcore", "opentelemetry", "otel_analytics"}
+    assert third_party == {"h11", "httpcore", "httpx", "opentelemetry", "otel_analytics", "socksio"}
     assert any(line.startswith("httpcore") for line in requires("httpx") or ())
+    assert any(line.startswith("socksio") and "extra ==" in line for line in requires("httpx") or ())
+    assert any(line.startswith("h11") for line in requires("httpcore") or ())
 
 
 def test_the_entry_point_is_an_exporter() -> None:
