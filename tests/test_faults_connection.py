@@ -11,7 +11,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -110,6 +110,29 @@ def test_a_dead_address_of_a_host_leaves_time_for_the_next(monkeypatch: pytest.M
             result = _sent_in_time(f"http://two-faced.test:{port}")
     assert isinstance(result, Answer)
     assert len(collector.requests) == 1
+
+
+def test_a_name_that_is_looked_up_for_long_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look-up cannot be ended: it is left alone, and a later request takes what it found."""
+    real, looked_up = socket.getaddrinfo, threading.Event()
+
+    def slow(host: str, port: int, **options: int) -> Sequence[object]:
+        if host != "slow.test":
+            return real(host, port, **options)
+        if options.get("flags"):
+            raise socket.gaierror(socket.EAI_NONAME, "no address")
+        looked_up.wait(10)
+        return real("127.0.0.1", port, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    monkeypatch.setenv("NO_PROXY", "*")
+    with FaultyCollector() as collector:
+        sending = Transport(f"http://slow.test:{collector.url.rpartition(':')[2]}", None)
+        result = within(_SECONDS + _BUSY, lambda: send(sending, _REQUEST, _SECONDS))
+        assert result == NoAnswer("no connection in time", reached=False)
+        looked_up.set()
+        assert isinstance(send(sending, _REQUEST, 5), Answer)
+        sending.close()
 
 
 def test_requests_through_a_tunnel_share_a_connection(

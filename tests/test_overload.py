@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import QuickClient
 from driving import duplicates, eventually, track
 from spooling import balanced, run, spooled
 
@@ -182,3 +183,20 @@ def test_threads_that_burst_together_do_not_wait_for_the_collector(path: Path | 
         assert max(slowest) < 2
         assert balanced(client.stats()).accepted == 1_600
         client.shutdown(0)
+
+
+def test_single_events_take_as_many_connections_as_the_latency_asks_for(quick_client: QuickClient) -> None:
+    """One at a time a connection carries ten events a second here; idle ones are used newest first."""
+    with FaultyCollector(then=Accept(after_millis=100)) as collector:
+        client = quick_client(collector.url, shutdown_timeout_millis=5_000)
+        track(client, 300)
+        assert client.shutdown()
+        assert client.stats().delivered == 300
+        grown = collector.connections
+    assert 16 <= grown <= 64
+    with FaultyCollector() as collector:
+        client = quick_client(collector.url)
+        for _ in range(20):
+            track(client, 1)
+            assert client.flush(5_000)
+        assert collector.connections == 1
