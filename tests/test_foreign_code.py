@@ -310,7 +310,7 @@ class _InterruptError(BaseException):
 
 
 def test_an_exception_from_a_signal_handler_leaves_a_client_that_works(path: Path | None) -> None:
-    rounds, interrupted = 150, 0
+    rounds, interrupted = 75, 0
 
     def interrupt(_: int, __: FrameType | None) -> None:
         raise _InterruptError
@@ -321,7 +321,7 @@ def test_an_exception_from_a_signal_handler_leaves_a_client_that_works(path: Pat
             for number in range(rounds):
                 client = spooled(collector.url, path)
                 try:
-                    signal.setitimer(signal.ITIMER_VIRTUAL, 0.0003 + 0.00001 * number)
+                    signal.setitimer(signal.ITIMER_VIRTUAL, 0.0003 + 0.00002 * number)
                     for _ in range(10_000):  # what is raised in a finalizer is lost
                         client.track_api_call("/interrupted", "GET", 200)
                 except _InterruptError:
