@@ -66,13 +66,6 @@ class Schedule:
             return batch
         return min(batch, maintenance_due_at)
 
-    def has_more(self, now: float) -> bool:
-        """Whether another request may go out at the same time."""
-        plan = self._negotiation.plan(now)
-        if self.throttle.is_busy(plan):
-            return False
-        return self._queue.ready_at(plan, self.throttle.open_kinds(now)) <= now
-
     def compresses(self, now: float) -> bool:
         """Whether the collector takes gzip."""
         return self._negotiation.plan(now).gzip
