@@ -63,10 +63,6 @@ class LedgerSnapshot:
             dict(Counter(self.noted) + Counter(other.noted)),
         )
 
-    def dropped_since(self, before: LedgerSnapshot) -> dict[str, int]:
-        """Return how many more events are given up than at an earlier moment, by reason."""
-        return dict(Counter(self.dropped) - Counter(before.dropped))
-
 
 class Ledger:
     """Counts; whoever owns the events holds the lock, but for `note`."""
