@@ -15,11 +15,11 @@ from serving import HOST, ZERO_CODE, Served, environment, free_port, serving
 from traffic import Ask, Seen, grpc_traffic, http_traffic, websocket_traffic
 
 from otel_analytics.collector import DevCollector
+from otel_analytics.mapping.endpoint import UNMATCHED
 
 APPS = Path(__file__).parent / "apps"
 MODES = ("unset", "http", "http/dup")
 
-_UNMATCHED = "{unmatched}"
 _NO_SUCH_ROUTE = (404, 405)
 _OTHER_METHODS: Mapping[str, str] = {"FOO": "_OTHER"}
 _WAIT_SECONDS = 5
@@ -68,7 +68,8 @@ def served(
         "{port}": str(port),
         "{bind}": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
     }
-    command = ["opentelemetry-instrument", *(places.get(word, word) for word in app.command)]
+    instrument = ("opentelemetry-instrument",) if app.zero_code else ()
+    command = [*instrument, *(places.get(word, word) for word in app.command)]
     env = {
         **ZERO_CODE,
         **app.env,
@@ -122,7 +123,7 @@ def _endpoint(app: Application, seen: Seen) -> str:
     if ask.method == "RPC":
         return ask.target.strip("/")
     if status in _NO_SUCH_ROUTE and ask.name not in app.routed:
-        return _UNMATCHED
+        return UNMATCHED
     return app.routes[ask.route]
 
 

@@ -29,6 +29,9 @@ def assert_right(observed: Observed, tmp_path: Path) -> None:
     got = {one.ask.name: list(one.got) for one in observed.requests}
     assert got == {one.ask.name: list(one.expected) for one in observed.requests}
     assert len(observed.views) == sum(map(len, got.values()))
+    assert len({view["sessionId"] for view in observed.views}) == len(observed.views), (
+        "nobody's visits are one"
+    )
     assert observed.leaks() == 0, (tmp_path / "app.log").read_text()
 
 
