@@ -209,6 +209,7 @@ def test_the_status_of_an_mcp_call(
         ({"error.type": "NotFoundError"}, "{unmatched}", "buy"),
         ({"rpc.response.status_code": "-32602"}, "{unmatched}", "buy"),
         ({"rpc.jsonrpc.error_code": -32602}, "{unmatched}", "buy"),
+        ({"error.type": "MCPError"}, "{unmatched}", "buy"),
         ({"error.type": "tool_error"}, "buy", "buy"),
     ],
 )
@@ -217,6 +218,14 @@ def test_the_name_of_an_mcp_tool_is_earned(error: dict[str, Any], first: str, la
     spans = [make_span({**call, **error}, status=ERROR), make_span(call)]
     views = [shared.map(span).events[0].content_id for span in (*spans, spans[0])]
     assert views == [f"MCP:tools/call {name}" for name in (first, "buy", later)]
+
+
+@pytest.mark.parametrize(
+    ("method", "endpoint"), [("nmap", "{unmatched}"), ("resources/read", "resources/read")]
+)
+def test_an_mcp_method_is_the_protocols_or_earned(method: str, endpoint: str) -> None:
+    view = view_of({"mcp.method.name": method, "error.type": "MCPError"}, status=ERROR)
+    assert view.content_id == f"MCP:{endpoint}"
 
 
 def test_an_mcp_tool_may_stand_in_the_spans_name_only() -> None:

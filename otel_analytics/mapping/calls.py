@@ -59,6 +59,15 @@ _MARKS: Final = frozenset((*semconv.HTTP, *semconv.RPC_SYSTEM, *semconv.MCP_METH
 _OVER_HTTP: Final = (*semconv.RPC_SYSTEM, *semconv.MCP_METHOD)
 _OF_A_NAME: Final = frozenset({"tools/call", "prompts/get"})
 """MCP methods whose target is a name, of which there are few."""
+_MCP_METHODS: Final = frozenset(
+    {
+        *("initialize", "server/discover", "ping", "completion/complete", "logging/setLevel"),
+        *("tools/list", "tools/call", "prompts/list", "prompts/get", "resources/list", "resources/read"),
+        *("resources/templates/list", "resources/subscribe", "resources/unsubscribe", "subscriptions/listen"),
+        *("tasks/list", "tasks/get", "tasks/result", "tasks/cancel", "tasks/update"),
+    }
+)
+"""The protocol's own; any other has to be earned."""
 _GRAPHQL: Final = (*semconv.GRAPHQL_TYPE, *semconv.GRAPHQL_NAME)
 _STRAWBERRYS: Final = "GraphQL Query"
 _OPERATION_TYPE = re.compile(r"\s*(query|mutation|subscription)\b")
@@ -190,8 +199,8 @@ def _mcp_endpoint(attributes: Attributes, span: Any, status: Status, cap: Endpoi
         # By the MCP conventions a span's name is `{method} {target}`.
         target = as_text(span.name).removeprefix(method).strip()
     endpoint = bare_text(f"{method} {target}"[:LONGEST]).strip()
-    if target and status in NO_SUCH_NAME and not cap.knows(endpoint):
-        return f"{method} {UNMATCHED}"
+    if status in NO_SUCH_NAME and not cap.knows(endpoint) and (target or method not in _MCP_METHODS):
+        return f"{method} {UNMATCHED}" if target else UNMATCHED
     return cap.admit(endpoint) or UNKNOWN
 
 

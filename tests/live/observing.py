@@ -18,6 +18,8 @@ from otel_analytics.collector import DevCollector
 from otel_analytics.mapping.endpoint import UNMATCHED
 
 APPS = Path(__file__).parent / "apps"
+PAYER = "user-77"
+"""Whom the applications name on the span of the payment, below the request's."""
 MODES = ("unset", "http", "http/dup")
 
 _NO_SUCH_ROUTE = (404, 405)
@@ -36,6 +38,7 @@ class Expected(NamedTuple):
     status: int | None
     address: str | None
     has_duration: bool
+    user: str | None
 
 
 class Observation(NamedTuple):
@@ -115,7 +118,8 @@ def expected(app: Application, seen: Seen, mode: str, host: str) -> Sequence[Exp
     overrides = app.overrides.get(f"{seen.ask.name} {mode}") or app.overrides.get(seen.ask.name, {})
     known = {"endpoint": _endpoint(app, seen), "status": seen.status, **overrides}
     address = host if app.tells_address else None
-    return [Expected(f"{method}:{known['endpoint']}", known["status"], address, method != "WS")]
+    user = PAYER if seen.ask.name == "order" else None
+    return [Expected(f"{method}:{known['endpoint']}", known["status"], address, method != "WS", user)]
 
 
 def _endpoint(app: Application, seen: Seen) -> str:
@@ -152,6 +156,7 @@ def _by_trace(collector: DevCollector) -> defaultdict[str, list[Expected]]:
                 view["metadata"].get("statusCode"),
                 view.get("ipAddress"),
                 "duration" in view,
+                view.get("userId"),
             )
         )
     return views

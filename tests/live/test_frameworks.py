@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from applications import APPLICATIONS, GRPC
-from observing import MODES, Observed, observe
+from observing import MODES, PAYER, Observed, observe
 
 EVERY_MODE = {"fastapi", "flask"}
 
@@ -41,7 +41,7 @@ def test_each_request_is_one_right_view(name: str, mode: str, tmp_path: Path) ->
     assert_right(observed, tmp_path)
     (purchase,) = observed.engagements
     assert (purchase["userId"], purchase["metricType"], purchase["targetId"]) == (
-        "user-77",
+        PAYER,
         "purchase",
         "order-1",
     )
