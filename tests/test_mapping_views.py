@@ -203,6 +203,31 @@ def test_the_status_of_an_mcp_call(
     assert (view.session_id, view.metadata.get("statusCode")) == ("s-1", status)
 
 
+@pytest.mark.parametrize(
+    ("error", "first", "later"),
+    [
+        ({"error.type": "NotFoundError"}, "{unmatched}", "buy"),
+        ({"rpc.response.status_code": "-32602"}, "{unmatched}", "buy"),
+        ({"rpc.jsonrpc.error_code": -32602}, "{unmatched}", "buy"),
+        ({"error.type": "MCPError"}, "{unmatched}", "buy"),
+        ({"error.type": "tool_error"}, "buy", "buy"),
+    ],
+)
+def test_the_name_of_an_mcp_tool_is_earned(error: dict[str, Any], first: str, later: str) -> None:
+    shared, call = mapper(), {"mcp.method.name": "tools/call", "gen_ai.tool.name": "buy"}
+    spans = [make_span({**call, **error}, status=ERROR), make_span(call)]
+    views = [shared.map(span).events[0].content_id for span in (*spans, spans[0])]
+    assert views == [f"MCP:tools/call {name}" for name in (first, "buy", later)]
+
+
+@pytest.mark.parametrize(
+    ("method", "endpoint"), [("nmap", "{unmatched}"), ("resources/read", "resources/read")]
+)
+def test_an_mcp_method_is_the_protocols_or_earned(method: str, endpoint: str) -> None:
+    view = view_of({"mcp.method.name": method, "error.type": "MCPError"}, status=ERROR)
+    assert view.content_id == f"MCP:{endpoint}"
+
+
 def test_an_mcp_tool_may_stand_in_the_spans_name_only() -> None:
     view = view_of({"mcp.method.name": "tools/call"}, name="tools/call buy")
     assert view.content_id == "MCP:tools/call buy"
@@ -478,3 +503,25 @@ def test_an_application_that_only_traces_itself_keeps_all_its_views() -> None:
     shared = mapper()
     inner = [mounted_request(START + offset)[1] for offset in range(1000)]
     assert sum(len(shared.map(span).events) for span in inner) == 1000
+
+
+@pytest.mark.parametrize(("start", "counts"), [(START, [1, 0]), (START + 10**12, [1, 1])])
+def test_a_function_that_traces_itself_gives_one_view_though_aws_knows_no_path(
+    start: int, counts: list[int]
+) -> None:
+    shared = mapper()
+    _, inner = mounted_request()
+    outer = make_span(
+        {
+            "faas.trigger": "http",
+            "http.method": "GET",
+            "http.route": "/{proxy+}",
+            "http.target": "/{proxy+}?q=1",
+            "http.status_code": 200,
+        },
+        instrumentation_scope=InstrumentationScope("opentelemetry.instrumentation.aws_lambda"),
+        context=SpanContext(1, 1, is_remote=False),
+        start_time=start,
+        end_time=start + 10_000_000,
+    )
+    assert [len(shared.map(span).events) for span in (inner, outer)] == counts

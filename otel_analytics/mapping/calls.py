@@ -2,7 +2,7 @@
 
 A websocket has no method and is `WS`. A path without a route earns its endpoint by an answer below 400; until
 then, as an RPC method that nobody implements and a websocket without a route that never spoke, it is
-`{unmatched}`, with 404 and 405 always.
+`{unmatched}`, with 404 and 405 always. So does the name of an MCP tool that the server may not have.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from otel_analytics.mapping.endpoint import (
 from otel_analytics.mapping.privacy import bare_text
 from otel_analytics.mapping.statuses import (
     NO_SUCH_METHOD,
+    NO_SUCH_NAME,
     NO_SUCH_ROUTE,
     SWITCHING_PROTOCOLS,
     Status,
@@ -58,6 +59,15 @@ _MARKS: Final = frozenset((*semconv.HTTP, *semconv.RPC_SYSTEM, *semconv.MCP_METH
 _OVER_HTTP: Final = (*semconv.RPC_SYSTEM, *semconv.MCP_METHOD)
 _OF_A_NAME: Final = frozenset({"tools/call", "prompts/get"})
 """MCP methods whose target is a name, of which there are few."""
+_MCP_METHODS: Final = frozenset(
+    {
+        *("initialize", "server/discover", "ping", "completion/complete", "logging/setLevel"),
+        *("tools/list", "tools/call", "prompts/list", "prompts/get", "resources/list", "resources/read"),
+        *("resources/templates/list", "resources/subscribe", "resources/unsubscribe", "subscriptions/listen"),
+        *("tasks/list", "tasks/get", "tasks/result", "tasks/cancel", "tasks/update"),
+    }
+)
+"""The protocol's own; any other has to be earned."""
 _GRAPHQL: Final = (*semconv.GRAPHQL_TYPE, *semconv.GRAPHQL_NAME)
 _STRAWBERRYS: Final = "GraphQL Query"
 _OPERATION_TYPE = re.compile(r"\s*(query|mutation|subscription)\b")
@@ -188,7 +198,10 @@ def _mcp_endpoint(attributes: Attributes, span: Any, status: Status, cap: Endpoi
     if not target and method in _OF_A_NAME:
         # By the MCP conventions a span's name is `{method} {target}`.
         target = as_text(span.name).removeprefix(method).strip()
-    return cap.admit(bare_text(f"{method} {target}"[:LONGEST]).strip()) or UNKNOWN
+    endpoint = bare_text(f"{method} {target}"[:LONGEST]).strip()
+    if status in NO_SUCH_NAME and not cap.knows(endpoint) and (target or method not in _MCP_METHODS):
+        return f"{method} {UNMATCHED}" if target else UNMATCHED
+    return cap.admit(endpoint) or UNKNOWN
 
 
 def graphql_operation(attributes: Attributes, name: str) -> str:

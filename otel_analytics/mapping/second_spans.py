@@ -3,7 +3,8 @@
 Two instrumentations make one. FastAPI and Starlette can trace themselves (scopes ``fastapi``, ``starlette``):
 beside the official instrumentation, or mounted in an application that it wraps, the same request has a second
 server span, a root or a sibling. The two know each other only by method, path, status and time. Where one is
-the other's child, `identity` knows by the structure.
+the other's child, `identity` knows by the structure. AWS Lambda's instrumentation may know no path; but a
+function serves one request at a time, so that method, status and time say enough there.
 
 aiohttp's instrumentation gives a sub-application's request two roots, one in the other. The outer span ends
 right after the inner one and encloses it; nothing else tells it from a second request for the same path. But
@@ -25,6 +26,8 @@ from otel_analytics.mapping.values import first_text
 
 _SELF_TRACING: Final = frozenset({"fastapi", "starlette"})
 _NESTING: Final = frozenset({"opentelemetry.instrumentation.aiohttp_server"})
+_OF_FUNCTIONS: Final = frozenset({"opentelemetry.instrumentation.aws_lambda"})
+"""For a path these have the API gateway's resource, such as ``/{proxy+}``, where its payload is 1.0's."""
 _DOUBLING: Final = _SELF_TRACING | _NESTING
 _MOST_PATHS = 256
 _MOST_PER_PATH = 64
@@ -61,6 +64,8 @@ class SecondSpans:
         request = call.method, raw_path(first_text(reading.attributes, semconv.PATH)), call.status
         if self._take((*request, not inner), times):
             return True
+        if scope is not None and scope.name in _OF_FUNCTIONS:
+            return self._take_any(call, times)
         if not (inner or call.mounted):
             return False
         if len(self._waiting) >= _MOST_PATHS:
@@ -72,6 +77,13 @@ class SecondSpans:
         """Whether a server span's request has no other one, as far as can be told beforehand."""
         scope = span.instrumentation_scope
         return not (self._waiting or call.mounted or (scope and scope.name in _DOUBLING))
+
+    def _take_any(self, call: Call, times: _Times) -> bool:
+        """Take a self-traced request whatever its path is."""
+        alike = [
+            key for key in tuple(self._waiting) if (key[0], *key[2:]) == (call.method, call.status, True)
+        ]
+        return any(self._take(key, times) for key in alike)
 
     def _take(self, key: Any, times: _Times) -> bool:
         waiting = self._waiting.get(key)

@@ -29,6 +29,10 @@ NO_SUCH_ROUTE: Final = frozenset({404, 405})
 UNIMPLEMENTED: Final = 12
 NO_SUCH_METHOD: Final = frozenset({UNIMPLEMENTED, -32601, "-32601"})
 """What gRPC, and JSON-RPC 2.0 in its section 5.1, answer to a method that nobody implements."""
+NO_SUCH_NAME: Final = frozenset({-32602, "-32602", "NotFoundError", "MCPError", "McpError"})
+"""What MCP ("Unknown tools", "Invalid prompt name": invalid params) and FastMCP answer to a name a client
+made up; invalid params may also be those of a tool that there is. FastMCP before 4.2 has an error's class
+instead of its code."""
 
 GRPC_CODES: Final[Mapping[str, int]] = {
     "OK": 0,

@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any
 
+from traffic import ASKS
+
+from otel_analytics.mapping.endpoint import UNMATCHED
+
 Spelling = Callable[[str], str]
 
 
@@ -64,6 +68,7 @@ class Application:
             where it is another.
         tells_address: Whether the instrumentation says anything of the client's address.
         env: More environment.
+        zero_code: Whether `opentelemetry-instrument` starts it.
     """
 
     command: tuple[str, ...]
@@ -75,15 +80,18 @@ class Application:
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     tells_address: bool = True
     env: Mapping[str, str] = field(default_factory=dict)
+    zero_code: bool = True
 
 
 # The server span of a mounted ASGI application has the mount's prefix for a route, and the whole path.
 MOUNTED_RAW = {**routes(braces), "mounted": "/v2/things/{id}"}
 # A client that left before the end of the response: nobody can say what it saw.
 LEFT_EARLY = {"disconnect": {"status": None}}
-# Without a route the path is all there is; what no percent-decoding makes text of is U+FFFD.
-UNDECODABLE = {"malformed": {"endpoint": "/uni/\ufffd%zz"}}
+# Without a route the path is all there is; what no percent-decoding makes text of is U+FFFD. No answer below
+# 400 shows that the one which fails is a path of the application's own.
+RAW = {"malformed": {"endpoint": "/uni/\ufffd%zz"}, "boom": {"endpoint": UNMATCHED}}
 LATIN_1 = {"endpoint": "/uni/\xff%zz"}  # how WSGI's `PATH_INFO` says the same, which is a `url.path` there
+EVERYTHING = frozenset(ask.name for ask in ASKS)
 WRONG_METHOD = frozenset({"head", "wrong_method", "unknown_method"})
 DJANGO = {"DJANGO_SETTINGS_MODULE": "django_settings"}
 
@@ -157,14 +165,43 @@ APPLICATIONS: Mapping[str, Application] = {
     "pyramid": Application(
         gunicorn("pyramid_shop:app"), frozenset({"pyramid"}), unseen=frozenset({"malformed"})
     ),
-    "asgi": Application(
-        uvicorn("asgi_shop:app"), frozenset(), routes(as_id), websockets=True, overrides=UNDECODABLE
+    "asgi": Application(uvicorn("asgi_shop:app"), frozenset(), routes(as_id), websockets=True, overrides=RAW),
+    "litestar": Application(
+        uvicorn("litestar_shop:app"), frozenset(), routes(as_id), websockets=True, overrides=RAW
+    ),
+    "starlette-native": Application(uvicorn("starlette_native_shop:app"), frozenset(), routed=WRONG_METHOD),
+    "quart": Application(
+        uvicorn("quart_shop:app"), frozenset(), routes(as_id), websockets=True, overrides=RAW
+    ),
+    "connexion": Application(
+        uvicorn("connexion_shop:app"),
+        frozenset({"flask"}),
+        routes(angles),
+        unseen=frozenset({"wrong_method", "unknown_method"}),
+    ),
+    "connexion-async": Application(
+        uvicorn("connexion_async_shop:app"), frozenset({"asgi"}), unseen=EVERYTHING
+    ),
+    "django-rest": Application(
+        gunicorn("django.core.wsgi:get_wsgi_application()"),
+        frozenset({"django"}),
+        routes(angles),
+        routed=WRONG_METHOD,
+        env={"DJANGO_SETTINGS_MODULE": "drf_shop"},
+    ),
+    "logfire": Application(
+        uvicorn("logfire_shop:app"),
+        frozenset({"fastapi"}),
+        MOUNTED_RAW,
+        websockets=True,
+        routed=WRONG_METHOD,
+        zero_code=False,
     ),
     "wsgi": Application(
         gunicorn("wsgi_shop:app", "--worker-class", "gthread", "--threads", "4"),
         frozenset(),
         routes(as_id),
-        overrides={**UNDECODABLE, "malformed http": LATIN_1, "malformed http/dup": LATIN_1},
+        overrides={**RAW, "malformed http": LATIN_1, "malformed http/dup": LATIN_1},
     ),
 }
 

@@ -15,11 +15,13 @@ from serving import HOST, ZERO_CODE, Served, environment, free_port, serving
 from traffic import Ask, Seen, grpc_traffic, http_traffic, websocket_traffic
 
 from otel_analytics.collector import DevCollector
+from otel_analytics.mapping.endpoint import UNMATCHED
 
 APPS = Path(__file__).parent / "apps"
+PAYER = "user-77"
+"""Whom the applications name on the span of the payment, below the request's."""
 MODES = ("unset", "http", "http/dup")
 
-_UNMATCHED = "{unmatched}"
 _NO_SUCH_ROUTE = (404, 405)
 _OTHER_METHODS: Mapping[str, str] = {"FOO": "_OTHER"}
 _WAIT_SECONDS = 5
@@ -36,6 +38,7 @@ class Expected(NamedTuple):
     status: int | None
     address: str | None
     has_duration: bool
+    user: str | None
 
 
 class Observation(NamedTuple):
@@ -68,7 +71,8 @@ def served(
         "{port}": str(port),
         "{bind}": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
     }
-    command = ["opentelemetry-instrument", *(places.get(word, word) for word in app.command)]
+    instrument = ("opentelemetry-instrument",) if app.zero_code else ()
+    command = [*instrument, *(places.get(word, word) for word in app.command)]
     env = {
         **ZERO_CODE,
         **app.env,
@@ -114,7 +118,8 @@ def expected(app: Application, seen: Seen, mode: str, host: str) -> Sequence[Exp
     overrides = app.overrides.get(f"{seen.ask.name} {mode}") or app.overrides.get(seen.ask.name, {})
     known = {"endpoint": _endpoint(app, seen), "status": seen.status, **overrides}
     address = host if app.tells_address else None
-    return [Expected(f"{method}:{known['endpoint']}", known["status"], address, method != "WS")]
+    user = PAYER if seen.ask.name == "order" else None
+    return [Expected(f"{method}:{known['endpoint']}", known["status"], address, method != "WS", user)]
 
 
 def _endpoint(app: Application, seen: Seen) -> str:
@@ -122,7 +127,7 @@ def _endpoint(app: Application, seen: Seen) -> str:
     if ask.method == "RPC":
         return ask.target.strip("/")
     if status in _NO_SUCH_ROUTE and ask.name not in app.routed:
-        return _UNMATCHED
+        return UNMATCHED
     return app.routes[ask.route]
 
 
@@ -151,6 +156,7 @@ def _by_trace(collector: DevCollector) -> defaultdict[str, list[Expected]]:
                 view["metadata"].get("statusCode"),
                 view.get("ipAddress"),
                 "duration" in view,
+                view.get("userId"),
             )
         )
     return views

@@ -12,12 +12,15 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from applications import APPLICATIONS, GRPC
 from observing import MODES, Observed, observe
 
-COLUMNS = ("framework", "mode", "requests", "with a span", "views", "status", "endpoint", "address", "leaks")
-FIELDS = (1, 0, 2)
+COLUMNS = (
+    *("framework", "mode", "requests", "with a span", "views"),
+    *("endpoint", "status", "address", "user", "leaks"),
+)
+FIELDS = (0, 1, 2, 4)
 
 
 def row(observed: Observed) -> list[int]:
-    """Return requests, views, how many of these have the right status, endpoint and address, and leaks."""
+    """Return requests, views, how many have the right endpoint, status, address and user, and leaks."""
     pairs = [pair for one in observed.requests for pair in zip(one.expected, one.got, strict=False)]
     right = [sum(expected[field] == got[field] for expected, got in pairs) for field in FIELDS]
     expected = sum(len(one.expected) for one in observed.requests)

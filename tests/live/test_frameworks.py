@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from applications import APPLICATIONS, GRPC
-from observing import MODES, Observed, observe
+from observing import MODES, PAYER, Observed, observe
 
 EVERY_MODE = {"fastapi", "flask"}
 
@@ -29,6 +29,9 @@ def assert_right(observed: Observed, tmp_path: Path) -> None:
     got = {one.ask.name: list(one.got) for one in observed.requests}
     assert got == {one.ask.name: list(one.expected) for one in observed.requests}
     assert len(observed.views) == sum(map(len, got.values()))
+    assert len({view["sessionId"] for view in observed.views}) == len(observed.views), (
+        "nobody's visits are one"
+    )
     assert observed.leaks() == 0, (tmp_path / "app.log").read_text()
 
 
@@ -38,7 +41,7 @@ def test_each_request_is_one_right_view(name: str, mode: str, tmp_path: Path) ->
     assert_right(observed, tmp_path)
     (purchase,) = observed.engagements
     assert (purchase["userId"], purchase["metricType"], purchase["targetId"]) == (
-        "user-77",
+        PAYER,
         "purchase",
         "order-1",
     )
