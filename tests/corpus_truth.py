@@ -108,7 +108,7 @@ FROM_THE_ROUTE = {
 FROM_THE_ROUTE["fastapi"] |= {"lower_method", "mounted_404"}
 FROM_THE_ROUTE["starlette"] = FROM_THE_ROUTE["fastapi"]
 
-# What nobody can read from the spans, decided: see the README's section on accuracy.
+# What nobody can read from the spans, decided: see `otel-analytics docs accuracy`.
 STATUS_DECIDED: Mapping[str, int | None] = {
     "ws_reject": None,
     "ws_not_found": None,

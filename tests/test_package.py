@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import zipfile
 from importlib.metadata import entry_points, requires
 from pathlib import Path
 from types import ModuleType
@@ -104,7 +105,7 @@ def test_the_core_needs_three_packages() -> None:
     third_party = {
         name.split(".")[0]
         for path in files_of(".")
-        if not {"collector", "demo", "cli.py", "celery.py"} & {*path.relative_to(PACKAGE).parts}
+        if not {"collector", "demo", "docs.py", "celery.py"} & {*path.relative_to(PACKAGE).parts}
         for name in imports_of(path)
     } - sys.stdlib_module_names
     assert third_party == {"h11", "httpcore", "httpx", "opentelemetry", "otel_analytics", "socksio"}
@@ -116,3 +117,17 @@ def test_the_core_needs_three_packages() -> None:
 def test_the_entry_point_is_an_exporter() -> None:
     (entry,) = entry_points(group="opentelemetry_traces_exporter", name="analytics")
     assert entry.load().__name__ == "AutoconfiguredSpanExporter"
+
+
+@pytest.mark.slow
+def test_the_wheel_has_the_manual_and_a_description_without_dead_links(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path)]
+    subprocess.run([*build, str(PACKAGE.parent)], check=True, timeout=110)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as content:
+        names = content.namelist()
+        (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
+        description = content.read(metadata).decode()
+    assert {f"otel_analytics/docs/{path.name}" for path in (PACKAGE / "docs").glob("*.*")} <= {*names}
+    assert "# otel-analytics" in description
+    assert re.findall(r"\]\((?!https://)[^)]*\)", description) == []

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from otel_analytics._version import __version__
+from otel_analytics.cli import docs
 from otel_analytics.config import env_name
 from otel_analytics.contract import Kind
 from otel_analytics.errors import AnalyticsError, ConfigError
@@ -242,4 +243,5 @@ _COMMANDS: Mapping[str, _Command] = {
         _add_spool_arguments,
         _run_spool,
     ),
+    "docs": _Command("Show the manual: a topic, or which there are.", None, docs.add_arguments, docs.run),
 }

@@ -1,4 +1,4 @@
-"""The options as a Markdown table, for the README: ``python -m otel_analytics.cli.option_table``."""
+"""The options as a Markdown table, for the manual: ``python -m otel_analytics.cli.option_table``."""
 
 from __future__ import annotations
 

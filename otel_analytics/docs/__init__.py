@@ -1,0 +1,1 @@
+"""The manual, a page a topic: what ``otel-analytics docs`` shows."""
