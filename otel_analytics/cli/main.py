@@ -184,8 +184,26 @@ def _add_spool_arguments(parser: argparse.ArgumentParser) -> None:
 def _run_spool(options: argparse.Namespace) -> int:
     from otel_analytics.cli.spool import run  # noqa: PLC0415 - not for all the other commands to wait for
 
+    return _reported(lambda: run(options, _say))
+
+
+def _add_explain_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "file", metavar="FILE", help="OTLP JSON, or what the console exporter prints; - for standard input"
+    )
+    parser.add_argument("--json", action="store_true", help="as one JSON array, an object a span")
+
+
+def _run_explain(options: argparse.Namespace) -> int:
+    from otel_analytics.cli.explain import run  # noqa: PLC0415 - not for all the other commands to wait for
+
+    return _reported(lambda: run(options, _say))
+
+
+def _reported(work: Callable[[], bool]) -> int:
+    """Do what may fail in ways that have a message; return the exit code."""
     try:
-        return _DONE if run(options, _say) else _FAILED
+        return _DONE if work() else _FAILED
     except ConfigError as error:
         return _fail(str(error), _UNUSABLE)
     except AnalyticsError as error:
@@ -241,5 +259,11 @@ _COMMANDS: Mapping[str, _Command] = {
         None,
         _add_spool_arguments,
         _run_spool,
+    ),
+    "explain": _Command(
+        "Show the events that spans of a file become, and where each field comes from.",
+        None,
+        _add_explain_arguments,
+        _run_explain,
     ),
 }
