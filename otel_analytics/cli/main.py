@@ -200,6 +200,21 @@ def _run_explain(options: argparse.Namespace) -> int:
     return _reported(lambda: run(options, _say))
 
 
+def _add_doctor_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--endpoint", help=f"the collector's base URL; else ${env_name('endpoint')}")
+    parser.add_argument("--write-key", help=f"sent as X-Write-Key; else ${env_name('write_key')}")
+    parser.add_argument(
+        "--collector", metavar="URL", help="check a collector against the contract instead, with test events"
+    )
+    parser.add_argument("--json", action="store_true", help="as one JSON array, an object a check")
+
+
+def _run_doctor(options: argparse.Namespace) -> int:
+    from otel_analytics.cli.doctor import run  # noqa: PLC0415 - not for all the other commands to wait for
+
+    return _reported(lambda: run(options, _say))
+
+
 def _reported(work: Callable[[], bool]) -> int:
     """Do what may fail in ways that have a message; return the exit code."""
     try:
@@ -265,5 +280,11 @@ _COMMANDS: Mapping[str, _Command] = {
         None,
         _add_explain_arguments,
         _run_explain,
+    ),
+    "doctor": _Command(
+        "Check the options, the way to the collector, and OpenTelemetry's set-up; send a test event.",
+        None,
+        _add_doctor_arguments,
+        _run_doctor,
     ),
 }
