@@ -215,6 +215,35 @@ def _run_doctor(options: argparse.Namespace) -> int:
     return _reported(lambda: run(options, _say))
 
 
+def _add_tail_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--endpoint", help=f"the dev collector's base URL; else ${env_name('endpoint')}")
+
+
+def _run_tail(options: argparse.Namespace) -> int:
+    from otel_analytics.cli.tail import run  # noqa: PLC0415 - not for all the other commands to wait for
+
+    return _reported(lambda: run(options, _say))
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "argv", nargs=argparse.REMAINDER, metavar="-- CMD", help="the command, with its arguments"
+    )
+
+
+def _run_run(options: argparse.Namespace) -> int:
+    from otel_analytics.cli.run import run  # noqa: PLC0415 - not for all the other commands to wait for
+
+    command = options.argv[1:] if options.argv[:1] == ["--"] else options.argv
+    if not command:
+        return _fail("run needs a command: otel-analytics run -- uvicorn app:app", _UNUSABLE)
+    if not _can_import("opentelemetry.distro"):
+        return _fail("run needs a package: pip install opentelemetry-distro", _UNUSABLE)
+    if not (os.environ.get(env_name("endpoint")) or _installed("collector")):
+        return _fail("run needs an endpoint, or: pip install 'otel-analytics[collector]'", _UNUSABLE)
+    return run(command, lambda line: print(line, file=sys.stderr, flush=True))
+
+
 def _reported(work: Callable[[], bool]) -> int:
     """Do what may fail in ways that have a message; return the exit code."""
     try:
@@ -286,5 +315,17 @@ _COMMANDS: Mapping[str, _Command] = {
         None,
         _add_doctor_arguments,
         _run_doctor,
+    ),
+    "tail": _Command(
+        "Show a line for each event that arrives at a running dev collector.",
+        None,
+        _add_tail_arguments,
+        _run_tail,
+    ),
+    "run": _Command(
+        "Run a command instrumented, with a dev collector unless an endpoint is set, and show what arrives.",
+        None,
+        _add_run_arguments,
+        _run_run,
     ),
 }
