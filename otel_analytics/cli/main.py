@@ -185,8 +185,70 @@ def _add_spool_arguments(parser: argparse.ArgumentParser) -> None:
 def _run_spool(options: argparse.Namespace) -> int:
     from otel_analytics.cli.spool import run  # noqa: PLC0415 - not for all the other commands to wait for
 
+    return _reported(lambda: run(options, _say))
+
+
+def _add_explain_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "file", metavar="FILE", help="OTLP JSON, or what the console exporter prints; - for standard input"
+    )
+    parser.add_argument("--json", action="store_true", help="as one JSON array, an object a span")
+
+
+def _run_explain(options: argparse.Namespace) -> int:
+    from otel_analytics.cli.explain import run  # noqa: PLC0415 - not for all the other commands to wait for
+
+    return _reported(lambda: run(options, _say))
+
+
+def _add_doctor_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--endpoint", help=f"the collector's base URL; else ${env_name('endpoint')}")
+    parser.add_argument("--write-key", help=f"sent as X-Write-Key; else ${env_name('write_key')}")
+    parser.add_argument(
+        "--collector", metavar="URL", help="check a collector against the contract instead, with test events"
+    )
+    parser.add_argument("--json", action="store_true", help="as one JSON array, an object a check")
+
+
+def _run_doctor(options: argparse.Namespace) -> int:
+    from otel_analytics.cli.doctor import run  # noqa: PLC0415 - not for all the other commands to wait for
+
+    return _reported(lambda: run(options, _say))
+
+
+def _add_tail_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--endpoint", help=f"the dev collector's base URL; else ${env_name('endpoint')}")
+
+
+def _run_tail(options: argparse.Namespace) -> int:
+    from otel_analytics.cli.tail import run  # noqa: PLC0415 - not for all the other commands to wait for
+
+    return _reported(lambda: run(options, _say))
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "argv", nargs=argparse.REMAINDER, metavar="-- CMD", help="the command, with its arguments"
+    )
+
+
+def _run_run(options: argparse.Namespace) -> int:
+    from otel_analytics.cli.run import run  # noqa: PLC0415 - not for all the other commands to wait for
+
+    command = options.argv[1:] if options.argv[:1] == ["--"] else options.argv
+    if not command:
+        return _fail("run needs a command: otel-analytics run -- uvicorn app:app", _UNUSABLE)
+    if not _can_import("opentelemetry.distro"):
+        return _fail("run needs a package: pip install opentelemetry-distro", _UNUSABLE)
+    if not (os.environ.get(env_name("endpoint")) or _installed("collector")):
+        return _fail("run needs an endpoint, or: pip install 'otel-analytics[collector]'", _UNUSABLE)
+    return run(command, lambda line: print(line, file=sys.stderr, flush=True))
+
+
+def _reported(work: Callable[[], bool]) -> int:
+    """Do what may fail in ways that have a message; return the exit code."""
     try:
-        return _DONE if run(options, _say) else _FAILED
+        return _DONE if work() else _FAILED
     except ConfigError as error:
         return _fail(str(error), _UNUSABLE)
     except AnalyticsError as error:
@@ -242,6 +304,30 @@ _COMMANDS: Mapping[str, _Command] = {
         None,
         _add_spool_arguments,
         _run_spool,
+    ),
+    "explain": _Command(
+        "Show the events that spans of a file become, and where each field comes from.",
+        None,
+        _add_explain_arguments,
+        _run_explain,
+    ),
+    "doctor": _Command(
+        "Check the options, the way to the collector, and OpenTelemetry's set-up; send a test event.",
+        None,
+        _add_doctor_arguments,
+        _run_doctor,
+    ),
+    "tail": _Command(
+        "Show a line for each event that arrives at a running dev collector.",
+        None,
+        _add_tail_arguments,
+        _run_tail,
+    ),
+    "run": _Command(
+        "Run a command instrumented, with a dev collector unless an endpoint is set, and show what arrives.",
+        None,
+        _add_run_arguments,
+        _run_run,
     ),
     "docs": _Command("Show the manual: a topic, or which there are.", None, docs.add_arguments, docs.run),
 }
