@@ -3,10 +3,11 @@
 pip install otel-analytics django opentelemetry-instrumentation-django
 otel-analytics collector                  # in another terminal: http://localhost:4380
 python django_app.py
-curl -X POST localhost:8000/orders/42
+curl -X POST -H "X-User: user-7" localhost:8000/orders/42
 """
 
 import os
+from collections.abc import Callable
 
 from django.conf import settings
 from django.core.management import execute_from_command_line
@@ -16,15 +17,28 @@ from opentelemetry import trace
 from opentelemetry.instrumentation.django import DjangoInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
 
-from otel_analytics import AnalyticsSpanProcessor, count_unsampled
+from otel_analytics import AnalyticsSpanProcessor, count_unsampled, flush_on_sigterm, identify, track
 
 provider = TracerProvider()
 provider.add_span_processor(AnalyticsSpanProcessor(app_name="shop"))
 count_unsampled(provider)  # traces keep their sample, every call counts
 trace.set_tracer_provider(provider)
+flush_on_sigterm()  # a container's stop loses nothing
 
-settings.configure(ROOT_URLCONF=__name__, DEBUG=True)
+settings.configure(ROOT_URLCONF=__name__, DEBUG=True, MIDDLEWARE=[f"{__name__}.authenticate"])
 DjangoInstrumentor().instrument()  # after the settings, whose middleware it joins
+
+
+def authenticate(
+    get_response: Callable[[HttpRequest], HttpResponse],
+) -> Callable[[HttpRequest], HttpResponse]:
+    """Say once, where the user is known, who it is: after `AuthenticationMiddleware`, ``request.user.pk``."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        identify(request.headers.get("X-User"))  # stands for your authentication
+        return get_response(request)
+
+    return middleware
 
 
 def read_product(_: HttpRequest, product_id: int) -> HttpResponse:
@@ -34,9 +48,7 @@ def read_product(_: HttpRequest, product_id: int) -> HttpResponse:
 
 def place_order(_: HttpRequest, product_id: int) -> HttpResponse:
     """Buy a product: a view, and a purchase."""
-    span = trace.get_current_span()
-    span.set_attribute("user.id", "user-7")
-    span.add_event("payment_processed", {"target.id": str(product_id), "amount": 9.99})
+    track("payment_processed", target_id=product_id, amount=9.99)
     return HttpResponse("paid", status=201)
 
 

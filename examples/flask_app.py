@@ -3,25 +3,32 @@
 pip install otel-analytics flask opentelemetry-instrumentation-flask
 otel-analytics collector                  # in another terminal: http://localhost:4380
 python flask_app.py
-curl -X POST localhost:8000/orders/42
+curl -X POST -H "X-User: user-7" localhost:8000/orders/42
 """
 
 import os
 
-from flask import Flask
+from flask import Flask, request
 from opentelemetry import trace
 from opentelemetry.instrumentation.flask import FlaskInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
 
-from otel_analytics import AnalyticsSpanProcessor, count_unsampled, identify, track
+from otel_analytics import AnalyticsSpanProcessor, count_unsampled, flush_on_sigterm, identify, track
 
 provider = TracerProvider()
 provider.add_span_processor(AnalyticsSpanProcessor(app_name="shop"))
 count_unsampled(provider)  # traces keep their sample, every call counts
 trace.set_tracer_provider(provider)
+flush_on_sigterm()  # a container's stop loses nothing
 
 app = Flask(__name__)
 FlaskInstrumentor().instrument_app(app)
+
+
+@app.before_request
+def authenticate() -> None:
+    """Say once, where the user is known, who it is; the header stands for your authentication."""
+    identify(request.headers.get("X-User"))
 
 
 @app.get("/products/<int:product_id>")
@@ -33,7 +40,6 @@ def read_product(product_id: int) -> str:
 @app.post("/orders/<int:product_id>")
 def place_order(product_id: int) -> tuple[str, int]:
     """Buy a product: a view, and a purchase."""
-    identify("user-7")  # from anywhere inside the request, such as your authentication
     track("payment_processed", target_id=product_id, amount=9.99)
     return "paid", 201
 

@@ -207,6 +207,9 @@ class AnalyticsClient:
         """
         business_event = self._business_event(event_type)
         if business_event is None:
+            for field, given in (("user_id", user_id), ("target_id", target_id)):
+                if self._business_event(field_text(given)) is not None:
+                    self.note("swapped_arguments", 1, _SWAPPED % (field, field_text(given)))
             self._invalid("its event_type is not among business_events")
             return
         self._track_known(business_event, user_id, event_type, target_id, metadata)
@@ -379,6 +382,12 @@ class AnalyticsClient:
         for other in inherited:
             self._deliveries.pop(other, None)
         return delivery
+
+
+_SWAPPED = (
+    "track_business_event: %s=%r is the name of a business event and event_type is not: the arguments are"
+    " swapped, give them by name"
+)
 
 
 def _warn_of_insecure_key(config: Config) -> None:

@@ -7,11 +7,13 @@ Keyword arguments win over the environment, the environment over defaults.
 from __future__ import annotations
 
 import difflib
+import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import Any
+from typing import Any, cast
 
+from otel_analytics.delivery.logs import log_safely
 from otel_analytics.errors import ConfigError
 from otel_analytics.events import BusinessEvent
 from otel_analytics.mapping import semconv
@@ -34,6 +36,8 @@ from otel_analytics.option_kinds import (
 
 ENV_PREFIX = "OTEL_EXPORTER_ANALYTICS_"
 _DAY_MILLIS = 86_400_000
+_LONGEST_NAME = 100
+_MOST_NAMED = 20
 IDENTITY_KEYS = (*semconv.USER_ID, *semconv.SESSION_ID)
 
 
@@ -229,12 +233,17 @@ class Config:
     debug: bool = _option(False, Flag(), "Log every delivery at DEBUG, without payloads.")  # noqa: FBT003
 
     def __post_init__(self) -> None:
-        """Check every option, whoever made this object."""
+        """Check every option, whoever made this object; what is wrong is told at once."""
+        problems: list[str] = []
         for option in fields(self):
             value = getattr(self, option.name)
             if value is None and option.default is None:
                 continue
-            object.__setattr__(self, option.name, _checked(option, value, option.name))
+            try:
+                object.__setattr__(self, option.name, _checked(option, value, option.name))
+            except ConfigError as error:
+                problems.append(str(error))
+        _raise_all(problems)
 
     @classmethod
     def resolve(cls, *, environ: Mapping[str, str] | None = None, **options: Any) -> Config:
@@ -245,20 +254,68 @@ class Config:
             **options: Options by name; `None` is "not given".
 
         Raises:
-            ConfigError: An unknown option, or a value that it cannot have.
+            ConfigError: Unknown options, or values that they cannot have; all of them in one message.
         """
         known = {option.name: option for option in fields(cls)}
-        for name in options:
-            if name not in known:
-                raise ConfigError(_unknown_option(name, known))
+        problems = [_unknown_option(name, known) for name in options if name not in known]
         environ = os.environ if environ is None else environ
-        values = {name: value for name, value in options.items() if value is not None}
+        _tell_unknown(environ)
+        values = {name: value for name, value in options.items() if value is not None and name in known}
         for name, option in known.items():
             # The OpenTelemetry specification: an empty variable is an unset one.
             text = environ.get(env_name(name), "")
             if name not in values and text:
-                values[name] = _parsed(option, text)
-        return cls(**values)
+                try:
+                    values[name] = _parsed(option, text)
+                except ConfigError as error:
+                    problems.append(str(error))
+        made = None
+        try:
+            made = cls(**values)
+        except ConfigError as error:
+            problems.append(str(error))
+        _raise_all(problems)
+        return cast("Config", made)  # what cannot be made is a problem
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """Return each variable that looks like an option's and is none, with the one that may be meant.
+
+    Args:
+        environ: The environment to read.
+    """
+    known = {env_name(option.name): option.name for option in fields(Config)}
+    names = sorted(name for name in environ if name.startswith(ENV_PREFIX) and name not in known)
+    return [_unknown_variable(name, known) for name in names]
+
+
+def _unknown_variable(name: str, known: Mapping[str, str]) -> str:
+    exact = env_name(name.removeprefix(ENV_PREFIX).lower())  # durations there have no `_MILLIS`
+    # Without the prefix, which all have in common: else every name would be close to every other.
+    short = {variable.removeprefix(ENV_PREFIX): variable for variable in known}
+    close = difflib.get_close_matches(name.removeprefix(ENV_PREFIX), short, n=1)
+    meant = exact if exact in known else short[close[0]] if close else ""
+    return f"{name[:_LONGEST_NAME]} ({f'did you mean {meant}?' if meant else 'like no option'})"
+
+
+_told: set[str] = set()
+
+
+def _tell_unknown(environ: Mapping[str, str]) -> None:
+    """Name what is mistyped once in a process, all in one line."""
+    unknown = [each for each in unknown_variables(environ) if each not in _told]
+    if unknown:
+        _told.update(unknown)
+        log_safely(
+            logging.WARNING,
+            "environment variables that are no option and do nothing: %s",
+            ", ".join(unknown[:_MOST_NAMED]),
+        )
+
+
+def _raise_all(problems: Sequence[str]) -> None:
+    if problems:
+        raise ConfigError(" ".join(problems))
 
 
 def env_name(option: str) -> str:

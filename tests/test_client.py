@@ -44,6 +44,14 @@ def test_an_unknown_business_event_is_counted_and_never_raised() -> None:
         assert client.stats().dropped == {"invalid": 1}
 
 
+def test_swapped_arguments_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    with AnalyticsClient("http://127.0.0.1:9") as client:
+        client.track_business_event("payment_processed", "someone", "order-42")
+        assert client.stats().dropped == {"invalid": 1}
+    assert "track_business_event: user_id='payment_processed' is the name of" in caplog.text
+    assert "someone" not in caplog.text
+
+
 def test_an_event_made_by_hand_that_cannot_be_encoded_is_counted() -> None:
     broken = EngagementEvent("id", "2026-01-01T00:00:00.000Z", "", "m", "t")
     with AnalyticsClient("http://127.0.0.1:9") as client:

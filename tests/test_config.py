@@ -319,3 +319,27 @@ def test_a_client_at_the_upper_bounds_delivers(tmp_path: Path) -> None:
 def test_a_path_no_file_can_have_is_refused(path: Any) -> None:
     with pytest.raises(ConfigError, match=r"^spool_path=.*: must be a .* OTEL_EXPORTER_ANALYTICS_SPOOL_PATH"):
         AnalyticsClient(spool_path=path)
+
+
+def test_all_wrong_settings_are_told_at_once() -> None:
+    environ = {"OTEL_EXPORTER_ANALYTICS_TIMEOUT": "soon", "OTEL_EXPORTER_ANALYTICS_WRITE_KEY": "hunter2\n3"}
+    with pytest.raises(ConfigError) as raised:
+        resolve(environ, batching="maybe", max_queue_size=-1, endpont="http://a.example")
+    told = str(raised.value)
+    for wrong in ("TIMEOUT='soon'", "WRITE_KEY=<hidden>", "batching='maybe'", "max_queue_size=-1"):
+        assert wrong in told
+    assert "did you mean endpoint?" in told
+    assert "hunter2" not in told
+
+
+def test_mistyped_variables_are_named_once_and_together(caplog: pytest.LogCaptureFixture) -> None:
+    names = ("ENDPIONT", "TIMEOUT_MILLIS", "FOO_OF_NOTHING")
+    environ = {f"OTEL_EXPORTER_ANALYTICS_{name}": "hunter2" for name in names}
+    for _ in range(2):
+        resolve(environ)
+    (record,) = caplog.records
+    told = record.getMessage()
+    assert "ANALYTICS_ENDPIONT (did you mean OTEL_EXPORTER_ANALYTICS_ENDPOINT?)" in told
+    assert "ANALYTICS_TIMEOUT_MILLIS (did you mean OTEL_EXPORTER_ANALYTICS_TIMEOUT?)" in told
+    assert "ANALYTICS_FOO_OF_NOTHING (like no option)" in told
+    assert "hunter2" not in told

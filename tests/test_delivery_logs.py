@@ -24,9 +24,9 @@ def test_a_reason_is_told_once_a_minute_with_totals(caplog: pytest.LogCaptureFix
         clock.now = float(second)
         log.tell("queue_full", 2, "too many events")
     assert [record.getMessage() for record in caplog.records] == [
-        "too many events (queue_full: 2 now, 2 in all)",
-        "too many events (queue_full: 120 now, 122 in all)",
-        "too many events (queue_full: 120 now, 242 in all)",
+        "otel-analytics: too many events (queue_full: 2 now, 2 in all)",
+        "otel-analytics: too many events (queue_full: 120 now, 122 in all)",
+        "otel-analytics: too many events (queue_full: 120 now, 242 in all)",
     ]
 
 
@@ -37,8 +37,8 @@ def test_reasons_do_not_hide_one_another(caplog: pytest.LogCaptureFixture) -> No
     log.tell("rejected", 1, "three")
     told = [(record.levelname, record.getMessage()) for record in caplog.records]
     assert told == [
-        ("WARNING", "one (rejected: 1 now, 1 in all)"),
-        ("ERROR", "two (refused: 1 now, 1 in all)"),
+        ("WARNING", "otel-analytics: one (rejected: 1 now, 1 in all)"),
+        ("ERROR", "otel-analytics: two (refused: 1 now, 1 in all)"),
     ]
 
 

@@ -17,6 +17,7 @@ import pytest
 from serving import EXAMPLES, HOST, Served, environment, free_port, serving
 
 from otel_analytics.collector import DevCollector
+from otel_analytics.testing import FaultyCollector
 
 PURCHASE = "user-7 purchase"
 _WAIT_MILLIS = 20_000
@@ -47,7 +48,7 @@ def shown(events: list[dict[str, str]]) -> Counter[str]:
 
 def shop_at(served: Served) -> None:
     assert httpx.get(f"{served.url}/products/42?token=secret").status_code == 200
-    assert httpx.post(f"{served.url}/orders/42").status_code == 201
+    assert httpx.post(f"{served.url}/orders/42", headers={"X-User": "user-7"}).status_code == 201
 
 
 FASTAPI = {"GET:/products/{product_id}": 1, "POST:/orders/{product_id}": 1, PURCHASE: 1}
@@ -59,12 +60,28 @@ BRACKETS = {"GET:/products/<int:product_id>": 1, "POST:/orders/<int:product_id>"
     [("fastapi_app.py", FASTAPI), ("flask_app.py", BRACKETS), ("django_app.py", BRACKETS)],
 )
 def test_a_framework(script: str, expected: dict[str, int], collector: DevCollector, tmp_path: Path) -> None:
-    with example(f"{sys.executable} {script}", collector, tmp_path) as served:
+    waits = {"OTEL_EXPORTER_ANALYTICS_FLUSH_INTERVAL": "60000", "OTEL_EXPORTER_ANALYTICS_BATCHING": "on"}
+    with example(f"{sys.executable} {script}", collector, tmp_path, env=waits) as served:
         shop_at(served)
-        events = collector.wait_for(3, _WAIT_MILLIS)
+        served.stop()  # nothing else sends it now
+    events = collector.events()
     assert shown(events) == expected
     assert {event["app"] for event in collector.events("view")} == {"shop"}
     assert "secret" not in str(events)
+
+
+def test_otlp_and_analytics_together(collector: DevCollector) -> None:
+    with FaultyCollector() as otlp:
+        env = environment(collector.url, {"OTEL_EXPORTER_OTLP_ENDPOINT": otlp.url})
+        script = [sys.executable, "otlp_and_analytics.py"]
+        subprocess.run(script, cwd=EXAMPLES, env=env, check=True, timeout=60)
+        assert {request.path for request in otlp.requests} <= {"/v1/traces"}
+    assert shown(collector.events()) == {"POST:/orders": 20, PURCHASE: 20}
+
+
+def test_a_test_of_ones_own() -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "-p", "no:cacheprovider"]
+    subprocess.run([*command, "test_payments.py"], cwd=EXAMPLES, check=True, timeout=60)
 
 
 def test_grpc(collector: DevCollector, tmp_path: Path) -> None:

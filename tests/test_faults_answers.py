@@ -119,7 +119,9 @@ def test_a_wrong_key_shows_in_no_log_line(
         track(client, 2)
         assert not client.flush(150)
         assert client.stats().pending == 2
-    assert "HTTP 401: check endpoint and write_key" in caplog.text
+    url = f"otel-analytics: {collector.url}/analytics/track/view"
+    assert f"{url}: HTTP 401 (" in caplog.text or f"{url}: HTTP 401; " in caplog.text
+    assert "the key is missing or wrong: set write_key; 2 events wait, sent again in up to" in caplog.text
     assert "wr0ng-key" not in caplog.text
 
 

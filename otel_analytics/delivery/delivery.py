@@ -16,6 +16,7 @@ from typing import Protocol
 
 from otel_analytics import process
 from otel_analytics.config import Config
+from otel_analytics.contract import PATHS
 from otel_analytics.delivery.batch import Batch
 from otel_analytics.delivery.hooks import DropNotices, approve
 from otel_analytics.delivery.http.negotiation import Negotiation
@@ -72,6 +73,9 @@ class Delivery:
         self._shutting_down = threading.Lock()
         self._ledger = Ledger()
         self._last_problem = ""
+        self._endpoint = config.endpoint.rstrip("/")
+        self._longest_pause = around.policy.ceiling
+        self._longest_ask = around.policy.retry_after_ceiling
         self._secrets = Secrets([config.write_key or "", *config.headers.values()])
         self._log = RateLimitedLog(around.clock)
         self._notices = DropNotices(config.on_drop, self._log)
@@ -250,19 +254,33 @@ class Delivery:
     def _report(self, batch: Batch, outcome: Outcome, settlement: Settlement) -> None:
         """Tell the operator, once a minute for each cause, and `on_drop`."""
         if outcome.verdict in _TROUBLE:
-            level, text = _TROUBLE[outcome.verdict]
-            hidden = self._secrets.hidden
-            self._last_problem = _with(hidden(outcome.reason), hidden(outcome.stated))
-            name = outcome.verdict.name.lower()
-            self._log.tell(name, len(batch.entries), text % self._last_problem, level)
+            self._tell_trouble(batch, outcome)
         if outcome.is_page:
             self._log.tell_once("page", _PAGE)
         for (reason, said), events in _losses(batch, outcome, settlement).items():
             stated = self._secrets.hidden(said)
             self._notices.add(reason, events, stated)
-            text = f"an event is dropped: the collector answered {_with(outcome.reason, stated)}"
+            text = (
+                f"{self._url(batch)}: {_with(outcome.reason, stated)}; an event is dropped: mend what is sent"
+            )
             self._log.tell(reason.value, len(events), text)
         self._log.emit()
+
+    def _tell_trouble(self, batch: Batch, outcome: Outcome) -> None:
+        level, remedy = _TROUBLE[outcome.verdict]
+        remedy = _REMEDIES.get(outcome.reason, remedy)
+        hidden = self._secrets.hidden
+        self._last_problem = _with(hidden(outcome.reason), hidden(outcome.stated))
+        waiting = self._queue.snapshot().pending
+        waits = f"{waiting} event{' waits' if waiting == 1 else 's wait'}"
+        longest = max(self._longest_pause, min(outcome.retry_after or 0.0, self._longest_ask))
+        text = f"{self._url(batch)}: {self._last_problem}; " + remedy.format(
+            waits=f"{waits}, sent again in up to {longest:.0f} s"
+        )
+        self._log.tell(outcome.verdict.name.lower(), len(batch.entries), text, level)
+
+    def _url(self, batch: Batch) -> str:
+        return self._secrets.hidden(self._endpoint + PATHS[batch.kind])
 
 
 def tls_files(config: Config) -> TlsFiles:
@@ -372,10 +390,16 @@ _PAGE = (
     "the collector answers with an HTML page: usually that is a login form or a proxy, which stores nothing;"
     " check endpoint"
 )
-_DOWN = "the collector is unavailable (%s); events wait and are sent again"
+_DOWN = "{waits}"
 _TROUBLE: Mapping[Verdict, tuple[int, str]] = {
     Verdict.UNAVAILABLE: (logging.WARNING, _DOWN),
     Verdict.FAILED: (logging.WARNING, _DOWN),
-    Verdict.REFUSED: (logging.ERROR, "the collector answered %s: check endpoint and write_key; events wait"),
-    Verdict.NO_BATCHES: (logging.WARNING, "the collector takes no batches (%s); events are sent singly"),
+    Verdict.REFUSED: (logging.ERROR, "check endpoint and write_key; {waits}"),
+    Verdict.NO_BATCHES: (logging.WARNING, "the collector takes no batches; events are sent singly"),
 }
+_REMEDIES: Mapping[str, str] = {
+    "HTTP 401": "the key is missing or wrong: set write_key; {waits}",
+    "HTTP 403": "the key is not allowed to write: check write_key; {waits}",
+    "HTTP 404": "nothing takes events at this address: check endpoint's host, port and path; {waits}",
+}
+"""What mends an answer, where that is known better than by its verdict."""

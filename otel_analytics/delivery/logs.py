@@ -117,8 +117,9 @@ class RateLimitedLog:
 
 
 def log_safely(level: int, text: str, *values: object, exc_info: bool = False) -> None:
-    """Log, whatever the application's filters and handlers raise: that is no reason to stop sending."""
+    """Log a line with the product's name, whatever filters and handlers raise: that must not stop sending."""
+    line = f"otel-analytics: {text}"
     try:
-        logger.log(level, text, *values, exc_info=exc_info or None)
+        logger.log(level, line, *values, exc_info=exc_info or None)
     except FOREIGN_ERRORS:
         return
