@@ -9,7 +9,7 @@ from itertools import count
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_analytics import EngagementEvent, MetricType, ViewEvent
@@ -31,6 +31,7 @@ PLAIN = st.recursive(
 )
 
 
+@settings(max_examples=40)
 @given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), PLAIN))
 def test_plain_json_is_said_as_it_is(value: dict[str, Any]) -> None:
     assert encode_json(value) == json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()

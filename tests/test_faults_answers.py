@@ -70,7 +70,7 @@ def test_retry_after_stands_when_requests_sent_before_it_succeed(quick_client: Q
             Accept(after_millis=100)(exchange)
 
     with FaultyCollector() as collector:
-        client = quick_client(collector.url)
+        client = quick_client(collector.url, max_connections=8)
         track(client, 30)
         assert client.flush(3_000)
         collector.behave(then=busy)

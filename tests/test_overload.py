@@ -28,7 +28,7 @@ MEGABYTE = 1_000_000
 VIEW_BYTES = 1_000  # at most, with all that it takes in memory
 
 
-@pytest.fixture(params=[False, True], ids=["memory", "spool"])
+@pytest.fixture(params=[False, pytest.param(True, marks=pytest.mark.slow)], ids=["memory", "spool"])
 def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
     return tmp_path / "spool" if request.param else None
 

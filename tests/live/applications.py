@@ -157,7 +157,7 @@ APPLICATIONS: Mapping[str, Application] = {
         {**routes(lambda _: "{item_id}"), "ws": "/ws/{var}"},
         websockets=True,
         unseen=frozenset({"malformed", "unknown_method"}),
-        overrides=LEFT_EARLY,
+        overrides={**LEFT_EARLY, "boom": RAW["boom"]},
     ),
     "falcon": Application(
         gunicorn("falcon_shop:app"), frozenset({"falcon"}), routed=frozenset({"wrong_method"})

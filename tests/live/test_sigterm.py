@@ -16,7 +16,8 @@ REQUESTS = 12
 UNHURRIED = {"OTEL_BSP_SCHEDULE_DELAY": "5000", "OTEL_EXPORTER_ANALYTICS_FLUSH_INTERVAL": "1000"}
 
 
-@pytest.mark.parametrize("batching", ["off", "on"])
+# With single events less waits at the signal.
+@pytest.mark.parametrize("batching", [pytest.param("off", marks=pytest.mark.slow), "on"])
 @pytest.mark.parametrize("name", WORKERS)
 def test_the_last_requests_before_sigterm_arrive(name: str, batching: str, tmp_path: Path) -> None:
     env = {**WORKERS[name].env, **UNHURRIED, "OTEL_EXPORTER_ANALYTICS_BATCHING": batching}

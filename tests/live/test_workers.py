@@ -12,9 +12,12 @@ from workers import WORKERS, get_items
 from otel_analytics.collector import DevCollector
 
 REQUESTS = 40
+# The other way of the same server is run by default, and `test_sigterm` runs them all.
+SLOW = frozenset({"gunicorn-preload", "gunicorn-gthread", "gunicorn-uvicorn-h11", "gunicorn-uvicorn-preload"})
+NAMES = [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in WORKERS]
 
 
-@pytest.mark.parametrize("name", WORKERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_request_of_every_worker_arrives(name: str, tmp_path: Path) -> None:
     app = WORKERS[name]
     with DevCollector() as collector, served(app, "unset", collector, tmp_path) as running:
