@@ -135,6 +135,43 @@ def test_a_name_that_is_looked_up_for_long_is_given_up_in_time(monkeypatch: pyte
         sending.close()
 
 
+def test_a_host_is_looked_up_by_the_name_that_its_url_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By IDNA 2008 as in the URL and the `Host`; Python's own encoding makes another host of an eszett."""
+    asked: list[str] = []
+    real = socket.getaddrinfo
+
+    def resolve(host: str, port: int, **options: int) -> Sequence[object]:
+        asked.append(host)
+        return real("127.0.0.1", port, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setenv("NO_PROXY", "*")
+    with FaultyCollector() as collector:
+        sending = Transport(f"http://stra\xdfe.test:{collector.url.rpartition(':')[2]}", None)
+        assert isinstance(send(sending, _REQUEST, 5), Answer)
+        sending.close()
+        (request,) = collector.requests
+    assert set(asked) == {"xn--strae-oqa.test"}
+    assert request.headers["host"].startswith("xn--strae-oqa.test:")
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
+def test_a_tunnel_to_an_ipv6_address_is_asked_for_in_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 9112, section 3.2.3: an authority, whose IPv6 address is in brackets (RFC 3986, section 3.2.2)."""
+    heads: list[bytes] = []
+
+    def talk(client: socket.socket) -> None:
+        heads.append(_request_of(client))
+        client.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+
+    with _peer(talk) as port:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("NO_PROXY", "")
+        result = _sent_in_time("https://[::1]:9")
+    assert result == NoAnswer("ProxyError: the proxy answered 403", reached=False)
+    assert heads[0].startswith(b"CONNECT [::1]:9 HTTP/1.1\r\n")
+
+
 def test_requests_through_a_tunnel_share_a_connection(
     tunnel: list[bytes], server_context: ssl.SSLContext
 ) -> None:

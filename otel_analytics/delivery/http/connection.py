@@ -210,7 +210,7 @@ class Connection:
             if proxy is not None:
                 link = yield from self._through(proxy, link)
             if self.route.context is not None:
-                link = yield from _encrypted(link, self.route.context, endpoint.host)
+                link = yield from _encrypted(link, self.route.context, _host_of(endpoint))
         except TimeoutError:
             raise
         except (OSError, h11.RemoteProtocolError) as error:
@@ -219,7 +219,7 @@ class Connection:
 
     def _dialled(self, url: httpx.URL) -> Waiting[socket.socket]:
         """Try a host's addresses, each for its share of the time: a dead one must not use up the others'."""
-        found = yield from self._addresses.of(url.host, url.port or _DEFAULT_PORTS[url.scheme])
+        found = yield from self._addresses.of(_host_of(url), _port_of(url))
         failure: OSError = OSError("the name has no address")
         for number, (family, kind, protocol, _, address) in enumerate(found):
             self.socket = socket.socket(family, kind, protocol)
@@ -238,7 +238,7 @@ class Connection:
 
     def _through(self, proxy: httpx.Proxy, link: _Link) -> Waiting[_Link]:
         if proxy.url.scheme == "https" and self.route.proxy_context is not None:
-            link = yield from _encrypted(link, self.route.proxy_context, proxy.url.host)
+            link = yield from _encrypted(link, self.route.proxy_context, _host_of(proxy.url))
         if proxy.url.scheme not in _HTTP:
             yield from _speak_socks(link, proxy, self.route.endpoint)
         elif not self.route.is_forwarded:
@@ -247,8 +247,8 @@ class Connection:
 
     def _tunnel(self, proxy: httpx.Proxy, link: _Link) -> Waiting[None]:
         """Ask a proxy for a tunnel (RFC 9110, section 9.3.6)."""
-        endpoint = self.route.endpoint
-        target = f"{endpoint.raw_host.decode('ascii')}:{endpoint.port or _DEFAULT_PORTS[endpoint.scheme]}"
+        endpoint, host = self.route.endpoint, _host_of(self.route.endpoint)
+        target = f"[{host}]:{_port_of(endpoint)}" if ":" in host else f"{host}:{_port_of(endpoint)}"
         headers = [("Host", target), ("Accept", "*/*"), *proxy_headers(proxy)]
         asking = h11.Connection(h11.CLIENT, _MOST_INTERIM_BYTES)
         asked = h11.Request(method="CONNECT", target=target, headers=headers)
@@ -264,6 +264,15 @@ class Connection:
                 return
             elif not isinstance(event, h11.InformationalResponse):
                 raise ProxyError("the proxy closed the connection")
+
+
+def _host_of(url: httpx.URL) -> str:
+    """Return a host as it is looked up and certified: Python would encode `url.host` in another way."""
+    return url.raw_host.decode("ascii")
+
+
+def _port_of(url: httpx.URL) -> int:
+    return url.port or _DEFAULT_PORTS[url.scheme]
 
 
 def _headers_of(response: h11.Response) -> dict[str, str]:
@@ -310,15 +319,11 @@ def _connect(connecting: socket.socket, address: Any, share: float) -> Waiting[N
 
 def _speak_socks(link: _Link, proxy: httpx.Proxy, endpoint: httpx.URL) -> Waiting[None]:
     """Ask a SOCKS proxy for a connection (RFC 1928, RFC 1929)."""
-    try:
-        from socksio import socks5  # noqa: PLC0415 - an extra of httpx
-        from socksio.exceptions import SOCKSError  # noqa: PLC0415
-    except ImportError:
-        raise ProxyError("a SOCKS proxy takes a package: pip install 'httpx[socks]'") from None
+    from socksio import SOCKSError, socks5  # noqa: PLC0415 - an extra of httpx
+
     speaking = socks5.SOCKS5Connection()
     method = socks5.SOCKS5AuthMethod
     wanted = method.NO_AUTH_REQUIRED if proxy.raw_auth is None else method.USERNAME_PASSWORD
-    port = endpoint.port or _DEFAULT_PORTS[endpoint.scheme]
 
     def ask(question: Any) -> Waiting[Any]:
         speaking.send(question)
@@ -333,7 +338,7 @@ def _speak_socks(link: _Link, proxy: httpx.Proxy, endpoint: httpx.URL) -> Waitin
             reply = yield from ask(socks5.SOCKS5UsernamePasswordRequest(*proxy.raw_auth))
             if not reply.success:
                 raise ProxyError("the SOCKS proxy takes no such user and password")
-        where = endpoint.raw_host, port
+        where = endpoint.raw_host, _port_of(endpoint)
         reply = yield from ask(socks5.SOCKS5CommandRequest.from_address(socks5.SOCKS5Command.CONNECT, where))
         if reply.reply_code != socks5.SOCKS5ReplyCode.SUCCEEDED:
             raise ProxyError(f"the SOCKS proxy answered {reply.reply_code}")
