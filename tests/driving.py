@@ -84,7 +84,7 @@ def send(
     transport: Transport, request: wire.Request, timeout: float, connected_since: float = -math.inf
 ) -> wire.Answer | wire.NoAnswer:
     """Make one request over a transport and wait for what comes of it."""
-    transport.wait(0)
+    assert not list(transport.wait(0))
     transport.start(request, timeout, connected_since=connected_since)
     until = time.monotonic() + timeout + 30
     while time.monotonic() < until:

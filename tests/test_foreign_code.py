@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import faulthandler
+import itertools
 import logging
+import pkgutil
 import signal
 import sqlite3
 import threading
@@ -174,6 +176,40 @@ def test_a_filter_that_raises_stops_nothing(quick_client: Client) -> None:
             assert calls(collector) == expected
     finally:
         LOGGER.removeFilter(strict)
+
+
+@pytest.mark.parametrize("batching", ["off", "on"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "sender.build_request",
+        "sender.interpret",
+        "http.transport.Transport._head",
+        "http.transport.Transport._turn",
+        "http.connection.Connection._event",
+    ],
+)
+def test_a_fault_of_ours_while_sending_loses_nothing(
+    place: str, batching: str, monkeypatch: pytest.MonkeyPatch, quick_client: Client
+) -> None:
+    """Neither its request's events nor those of the others in flight: all are sent again."""
+    faults = itertools.count()
+    real = pkgutil.resolve_name(f"otel_analytics.delivery.{place}")
+
+    def faulty(*args: Any, **options: Any) -> Any:
+        if next(faults) in {3, 4}:
+            raise ZeroDivisionError
+        return real(*args, **options)
+
+    monkeypatch.setattr(f"otel_analytics.delivery.{place}", faulty)
+    with FaultyCollector() as collector:
+        client = quick_client(collector.url, batching=batching)
+        for _ in range(5):
+            track(client, 20)
+            assert client.flush(10_000)
+        assert balanced(client.stats()).delivered == 100
+        assert len(set(collector.event_ids())) == 100
+    assert next(faults) > 4
 
 
 def test_a_dead_sending_thread_is_replaced_while_events_wait(

@@ -30,7 +30,7 @@ from otel_analytics.delivery.http.wire import (
     Answer,
     NoAnswer,
     Outcome,
-    Request,
+    Verdict,
     build_request,
     interpret,
 )
@@ -226,15 +226,20 @@ class Sender:
         return True
 
     def _run(self, runs: threading.Event) -> None:
-        self._thread = threading.current_thread()
+        with self._lock:
+            is_first = self._thread is None  # who started it may have lost patience, and started another
+            if is_first:
+                self._thread = threading.current_thread()
         runs.set()
+        if not is_first:
+            return
         try:
             while not self._has_ended():
                 self._work_safely()
         finally:
             self._rest_if_forgotten()
-            self._thread = None
             with self._settled:
+                self._thread = None
                 self._settled.notify_all()
 
     def _work_safely(self) -> None:
@@ -277,9 +282,11 @@ class Sender:
             while transport.in_flight and deadline == math.inf:
                 self._take_answers(transport, math.inf)  # they count, should they come after the end
         finally:
+            self._rest_if_forgotten()
             detach(token)
             self._transports.remove(transport)
-            transport.close()
+            for batch, sent_at, _ in transport.close():
+                self._conclude(batch, _CUT_SHORT, Outcome(Verdict.FAILED, _CUT_SHORT.reason), sent_at)
 
     def _send_what_may_go(self, transport: Transport, deadline: float) -> float | None:
         """Begin all requests that may go out now; return until when to wait, `None` where no time is left."""
@@ -291,19 +298,29 @@ class Sender:
                 step = self._schedule.next(now)
             if not isinstance(step, Batch):
                 return min(step, deadline)
+            self._send(step, transport, now, deadline)
+
+    def _send(self, batch: Batch, transport: Transport, now: float, deadline: float) -> None:
+        timeout = max(min(self._timeout, deadline - now), 0.001)
+        try:
             compress = self._schedule.compresses(now)
-            request = build_request(step, compress=compress, unix_now=self._around.wall_clock())
-            timeout = max(min(self._timeout, deadline - now), 0.001)
-            transport.start(request, timeout, (step, now, request), self._schedule.throttle.connected_since)
+            request = build_request(batch, compress=compress, unix_now=self._around.wall_clock())
+            transport.start(request, timeout, (batch, now, request), self._schedule.throttle.connected_since)
+        except FOREIGN_ERRORS as fault:
+            self._conclude(batch, *_fault(fault), now)
 
     def _take_answers(self, transport: Transport, until: float) -> None:
         for (batch, sent_at, request), result, connection in transport.wait(until):
-            outcome = self._conclude(batch, request, sent_at, result)
+            try:
+                outcome = interpret(result, request, len(batch.entries), unix_now=self._around.wall_clock())
+            except FOREIGN_ERRORS as fault:
+                self._conclude(batch, *_fault(fault), sent_at)
+                continue
             if outcome.verdict in UNWELL and connection is not None:
                 transport.leave(connection)
+            self._conclude(batch, result, outcome, sent_at)
 
-    def _conclude(self, batch: Batch, request: Request, sent_at: float, result: Answer | NoAnswer) -> Outcome:
-        outcome = interpret(result, request, len(batch.entries), unix_now=self._around.wall_clock())
+    def _conclude(self, batch: Batch, result: Answer | NoAnswer, outcome: Outcome, sent_at: float) -> None:
         if logger.isEnabledFor(logging.DEBUG):
             values = len(batch.entries), batch.kind.value, outcome.verdict.name
             log_safely(logging.DEBUG, "%d %s event(s): %s", *values)
@@ -312,4 +329,14 @@ class Sender:
             settlement = self._schedule.conclude(batch, result, outcome, sent_at, self._around.clock())
             self._settled.notify_all()
         self._report(batch, outcome, settlement)
-        return outcome
+
+
+_CUT_SHORT = NoAnswer("no answer in time", reached=True)
+"""What comes of a request whose transport is closed under it."""
+
+
+def _fault(fault: BaseException) -> tuple[NoAnswer, Outcome]:
+    """Return what comes of a request after a fault of ours, which ends no thread and loses no events."""
+    log_safely(logging.ERROR, "sending failed unexpectedly", exc_info=True)
+    result = NoAnswer(type(fault).__name__, reached=True)
+    return result, Outcome(Verdict.FAILED, result.reason)

@@ -11,6 +11,7 @@ A transport belongs to the thread that waits; only `wake` may be called from oth
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import selectors
@@ -19,7 +20,8 @@ import ssl
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
@@ -43,6 +45,7 @@ from otel_analytics.delivery.http.connection import (
     proxy_headers,
 )
 from otel_analytics.delivery.http.wire import Answer, NoAnswer, Request
+from otel_analytics.delivery.logs import log_safely
 from otel_analytics.errors import ConfigError
 
 _IDLE_SECONDS = 30.0
@@ -147,7 +150,7 @@ class Transport:
         self._idle: dict[Connection, float] = {}  # since when, the newest last
         self._asked: dict[Connection, _Exchange] = {}
         self._heads: dict[tuple[str, int], h11.Request] = {}
-        self._over: list[Exchanged] = []
+        self._over: deque[Exchanged] = deque()
         self._deadline = 0.0
         self._is_forgotten = False
 
@@ -181,23 +184,25 @@ class Transport:
         if self._idle.pop(connection, None) is not None:
             self._drop(connection)
 
-    def wait(self, until: float) -> list[Exchanged]:
-        """Return what is over, as soon as anything is; nothing when woken, or at ``until`` (monotonic).
+    def wait(self, until: float) -> Iterator[Exchanged]:
+        """Yield what is over, as soon as anything is; nothing when woken, or at ``until`` (monotonic).
 
         Meanwhile idle connections are closed that have ended, or have bytes that nobody asked for.
         """
         if not self._over:
             self._turn(min((until, *(exchange.due for exchange in self._asked.values()))))
-        over, self._over = self._over, []
-        return over
+        while self._over:
+            yield self._over.popleft()
 
     def wake(self) -> None:
         """Have `wait` return; from any thread, also from a signal's handler."""
         with suppress(OSError):  # it is full, so it will; or closed
             self._waker.send(b"\0")
 
-    def close(self) -> None:
-        """Close all connections, whatever is on its way."""
+    def close(self) -> list[Any]:
+        """Close all connections; return the tokens of what was started, and never came out of `wait`."""
+        unsettled = [exchange.token for exchange in self._asked.values()]
+        unsettled += [exchanged.token for exchanged in self._over]
         for exchange in self._asked.values():
             exchange.asking.close()
         for connection in (*self._asked, *self._idle):
@@ -207,6 +212,7 @@ class Transport:
         self._selector.close()
         self._waker.close()
         self._woken.close()
+        return unsettled
 
     def forget(self) -> None:
         """Let go of the sockets in a forked child: they are the parent's, which keeps them."""
@@ -258,6 +264,9 @@ class Transport:
             self._settle(exchange, NoAnswer(describe(failure), reached=False))
         except _FAILED as failure:
             self._fail(exchange, failure)
+        except Exception as fault:  # noqa: BLE001 - of ours, or of a package below: it ends no other request
+            log_safely(logging.ERROR, "a request failed unexpectedly", exc_info=True)
+            self._settle(exchange, NoAnswer(type(fault).__name__, reached=True))
         else:
             self._await(exchange, wait)
 
