@@ -20,10 +20,10 @@ from opentelemetry.sdk.trace.export import (
     SpanExportResult,
 )
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import SpanKind, Tracer
+from opentelemetry.trace import SpanContext, SpanKind, Tracer
 from opentelemetry.util.types import AttributeValue
 
-from otel_analytics import AnalyticsClient, AnalyticsSpanExporter, ConfigError
+from otel_analytics import AnalyticsClient, AnalyticsSpanExporter, AnalyticsSpanProcessor, ConfigError
 from otel_analytics.collector import DevCollector
 from otel_analytics.testing import Accept, FaultyCollector, Hang
 
@@ -182,6 +182,45 @@ def test_events_lost_to_span_limits_are_named(
     assert exporter.client.stats().noted == {"span_limits": 3}
     assert "OTEL_SPAN_EVENT_COUNT_LIMIT" in caplog.text
     assert "3 in all" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [SpanKind.SERVER, SpanKind.INTERNAL])
+@pytest.mark.parametrize("adapter", [AnalyticsSpanExporter, AnalyticsSpanProcessor])
+def test_events_that_no_span_may_have_are_named_too(
+    adapter: type[Any], kind: SpanKind, collector: FaultyCollector
+) -> None:
+    analytics = adapter(collector.url)
+    processor = SimpleSpanProcessor(analytics) if adapter is AnalyticsSpanExporter else analytics
+    provider = provider_of(processor, span_limits=SpanLimits(max_events=0))
+    tracer = provider.get_tracer("test")
+    for name in ("seen", "known"):  # what is known of a call is found once
+        with tracer.start_as_current_span("GET", kind=kind, attributes=REQUEST) as span:
+            span.add_event("message_sent", {"of": name})
+    provider.shutdown()
+    assert analytics.client.stats().noted == {"span_limits": 2}
+
+
+def test_spans_without_a_trace_are_not_remembered(collector: FaultyCollector) -> None:
+    """Their invalid context is one for all: each stands alone, and none keeps another's place."""
+    exporter = AnalyticsSpanExporter(collector.url)
+    resource = Resource({"service.name": "shop"})
+    for number in range(1, 21):
+        context = SpanContext(0, number, is_remote=False)
+        span = ReadableSpan(
+            "GET",
+            context,
+            kind=SpanKind.SERVER,
+            attributes=REQUEST,
+            resource=resource,
+            start_time=number * 10**9,
+            end_time=(number + 1) * 10**9,
+        )
+        exporter.export([span])
+    exporter.shutdown()
+    views = collector.bodies("view")
+    assert len(views) == 20
+    assert not any("traceId" in view["metadata"] for view in views)
+    assert not exporter._intake._state().requests._lone
 
 
 @pytest.fixture

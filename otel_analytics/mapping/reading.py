@@ -105,8 +105,11 @@ def tells_nothing(span: Any) -> bool:
 
 
 def has_events(span: Any) -> bool:
-    """Whether a span has events; the public `events` copies them, which most spans need not pay for."""
-    return bool(getattr(span, "_events", True) and span.events)
+    """Whether a span has events, or has lost them all; the public `events` copies them, which costs."""
+    events = getattr(span, "_events", None)
+    if events is None:
+        return bool(span.events)
+    return bool(events or getattr(events, "dropped", 0))
 
 
 def link_of(span: Any) -> Link:

@@ -11,9 +11,9 @@ from functools import lru_cache, partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from otel_analytics.contract import CallView, Kind, rfc3339
+from otel_analytics.contract import CallView, Kind
 from otel_analytics.events import OBJECTS, Form
-from otel_analytics.mapping import ids, semconv
+from otel_analytics.mapping import semconv
 from otel_analytics.mapping.address import client_address
 from otel_analytics.mapping.business import BusinessNames
 from otel_analytics.mapping.calls import FUNCTION, MCP, RPC, Call, describe, graphql_operation, is_call
@@ -183,21 +183,15 @@ class SpanMapper:
         entry, address = self._is_entry(span.parent, attributes), self._address(attributes)
         common = shared.of_entry if entry else shared.common
         trace_id, span_id = f"{context.trace_id:032x}", f"{context.span_id:016x}"
-        made = shared.not_viewed or self._form.call(
+        made = shared.not_viewed or view(
             common,
-            ids.view_id(trace_id, span_id),
-            rfc3339(start),
-            user_id,
-            session_id or ids.session_id(start, trace_id),
-            duration_of(common, start, end),
-            address,
+            self._form,
             self._app_name(span),
-            trace_id,
-            span_id,
+            *(trace_id, span_id, start, duration_of(common, start, end), user_id, session_id, address),
             sample_weight(span) if sampled_only else None,
         )
-        link = context.trace_id, context.span_id
-        return Whole(made, partial(_told, link, shared, user_id, session_id, address, start, end, entry))
+        place = context.trace_id, context.span_id
+        return Whole(made, partial(_told, place, shared, user_id, session_id, address, start, end, entry))
 
     def draft_all(self, occurrences: Iterable[Occurrence]) -> list[Draft]:
         """Return what of all that happened is a business event, as drafts."""
@@ -246,21 +240,13 @@ class SpanMapper:
     def _request(
         self, shared: _SharedCall, reading: SpanReading, operation: str, *, has_view: bool
     ) -> Request:
-        call, attributes = shared.call, reading.attributes
-        return Request(
-            reading.user_id,
-            reading.session_id,
-            call.method,
-            call.endpoint,
-            call.is_route,
-            shared.content_id,
-            self._address(attributes),
-            reading.start,
-            reading.span.end_time or reading.start,
-            has_view,
-            call.status if call.status in FAILURES else None,
-            self._is_entry(reading.span.parent, attributes),
-            operation,
+        span, start, attributes = reading.span, reading.start, reading.attributes
+        return _request_of(
+            shared,
+            *(reading.user_id, reading.session_id, self._address(attributes), start, span.end_time or start),
+            entry=self._is_entry(span.parent, attributes),
+            has_view=has_view,
+            operation=operation,
         )
 
     def _address(self, attributes: Attributes) -> str | None:
@@ -286,7 +272,15 @@ class SpanMapper:
         if not is_own or request.operation or request.method != common.method:
             common = viewed(shared.call, request, reading.attributes, self._options)
             not_viewed = self._not_viewed(request, reading.attributes)
-        return not_viewed or view(common, request, reading, self._app_name(reading.span), self._form)
+        span, trace_id, start = reading.span, reading.trace_id, reading.start
+        return not_viewed or view(
+            common,
+            self._form,
+            self._app_name(span),
+            *(trace_id, reading.span_id, start, duration_of(common, span.start_time, span.end_time)),
+            *(request.user_id, request.session_id, request.address, reading.weight),
+            has_trace=bool(reading.link.trace_id),
+        )
 
     def _app_name(self, span: Any) -> str:
         if self._options.app_name:
@@ -318,7 +312,7 @@ def _has_placeholder(attributes: Attributes) -> bool:
 
 
 def _told(
-    link: tuple[int, int],
+    place: tuple[int, int],
     shared: _SharedCall,
     user_id: str,
     session_id: str,
@@ -327,15 +321,28 @@ def _told(
     end: int,
     entry: bool,
 ) -> EndedSpan:
-    call = shared.call
     said = Said(user_id, session_id) if user_id or session_id else None
-    request = Request(
+    request = _request_of(shared, user_id, session_id, address, start, end, entry=entry)
+    return EndedSpan(Link(*place), said, (), request)
+
+
+def _request_of(
+    shared: _SharedCall,
+    user_id: str,
+    session_id: str,
+    address: str | None,
+    start: int,
+    end: int,
+    *,
+    entry: bool,
+    has_view: bool = True,
+    operation: str = "",
+) -> Request:
+    call = shared.call
+    return Request(
         *(user_id, session_id, call.method, call.endpoint, call.is_route, shared.content_id, address),
-        *(start, end),
-        failure=call.status if call.status in FAILURES else None,
-        entry=entry,
+        *(start, end, has_view, call.status if call.status in FAILURES else None, entry, operation),
     )
-    return EndedSpan(Link(*link), said, (), request)
 
 
 def _is_told_by_attributes(call: Call) -> bool:

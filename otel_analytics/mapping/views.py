@@ -13,7 +13,6 @@ from otel_analytics.mapping.exclusions import HEALTH_CHECK, PREFETCH, is_prefetc
 from otel_analytics.mapping.identity import Request
 from otel_analytics.mapping.options import MappingOptions
 from otel_analytics.mapping.privacy import bare_short, bare_text
-from otel_analytics.mapping.reading import SpanReading
 from otel_analytics.mapping.values import Attributes, first_text
 
 CONTENT_TYPE: Final = "post"
@@ -27,30 +26,48 @@ _NANOS_PER_MILLI = 1e6
 
 
 def view(
-    call: CallView, request: Request, reading: SpanReading, app_name: str, form: Form
+    call: CallView,
+    form: Form,
+    app_name: str,
+    trace_id: str,
+    span_id: str,
+    start: int,
+    duration: float | None,
+    user_id: str,
+    session_id: str,
+    address: str | None,
+    weight: float | None,
+    *,
+    has_trace: bool = True,
 ) -> Event | EncodedEvent:
     """Return an API call's view.
 
     Args:
         call: What it shares with other calls.
-        request: What its spans together tell.
-        reading: Its server span.
-        app_name: The service.
         form: What the view is made as.
+        app_name: The service.
+        trace_id: 32 hex digits.
+        span_id: 16 hex digits.
+        start: Nanoseconds since the epoch.
+        duration: See `duration_of`.
+        user_id: Who; empty where nobody is known.
+        session_id: The visit; without one it is derived.
+        address: The client's, as it may be told.
+        weight: How many calls it stands for, where a sampler says so.
+        has_trace: Whether it can be found in the traces.
     """
-    trace_id, span_id, start = reading.trace_id, reading.span_id, reading.start
     return form.call(
         call,
         ids.view_id(trace_id, span_id),
         rfc3339(start),
-        request.user_id,
-        request.session_id or ids.session_id(start, trace_id),
-        duration_of(call, reading.span.start_time, reading.span.end_time),
-        request.address,
+        user_id,
+        session_id or ids.session_id(start, trace_id),
+        duration,
+        address,
         app_name,
-        trace_id if reading.link.trace_id else "",
+        trace_id if has_trace else "",
         span_id,
-        reading.weight,
+        weight,
     )
 
 

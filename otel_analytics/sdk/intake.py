@@ -298,7 +298,7 @@ class SpanIntake:
                 return None
             trace_id, span_id = context.trace_id, context.span_id
             with state.lock:
-                if not state.requests.is_alone(trace_id, span_id):
+                if not (trace_id and state.requests.is_alone(trace_id, span_id)):
                     return None
             whole = self.mapper.read_whole(span, sampled_only=not is_first)
         except Exception:  # noqa: BLE001 - to be looked at with more care
