@@ -127,6 +127,12 @@ SPANS = st.builds(
 
 @settings(max_examples=300, deadline=None)
 @given(SPANS, st.sampled_from(KEYS), FEW_VALUES, SCOPES, EVENTS, NAMES, st.sampled_from(list(StatusCode)))
+@example(
+    make_span(
+        {"http.method": "GET", "http.route": "/things/{id}", "http.target": "/a", "http.status_code": 404}
+    ),
+    *("http.target", "/things/{id}", "litestar", [], "GET", StatusCode.UNSET),
+)
 def test_what_calls_share_is_remembered_only_for_calls_that_share_it(
     span: Any, added: str, value: Any, scope: str, events: Any, name: str, code: StatusCode
 ) -> None:

@@ -32,6 +32,7 @@ from otel_analytics.mapping.reading import (
     sample_weight,
     tells_nothing,
 )
+from otel_analytics.mapping.routes import is_parameter
 from otel_analytics.mapping.second_spans import SecondSpans
 from otel_analytics.mapping.statuses import FAILURES, NO_SUCH_ROUTE
 from otel_analytics.mapping.values import Attributes, as_text, attributes_of, first_text, is_true
@@ -66,7 +67,7 @@ class _SharedCall(NamedTuple):
         common: What their views have in common, as long as no other span of a request says otherwise.
         of_entry: The same where the call comes from outside.
         not_viewed: Why there is none.
-        most_slashes: A path of more of them may be that of a mounted application.
+        path: The one path that it has; `None`: any that fits the template.
     """
 
     call: Call
@@ -74,7 +75,7 @@ class _SharedCall(NamedTuple):
     common: CallView
     of_entry: CallView
     not_viewed: NotMade | None
-    most_slashes: int
+    path: str | None
 
 
 class Whole(NamedTuple):
@@ -223,9 +224,10 @@ class SpanMapper:
             common,
             common._replace(entry=True),
             self._not_viewed(request, attributes),
-            call.endpoint.count("/"),
+            None if _has_parameter(call) else _path_of(attributes),
         )
-        if key and _is_told_by_attributes(call):
+        is_plain = shared.path is not None or _fits(_path_of(attributes), call.endpoint)
+        if key and is_plain and _is_told_by_attributes(call):
             if len(self._shared) >= _MOST_SHARED:
                 self._shared.clear()
             self._shared[key] = shared
@@ -233,9 +235,11 @@ class SpanMapper:
 
     def _known_call(self, attributes: Attributes, key: tuple[Any, ...] | None) -> _SharedCall | None:
         known = self._shared.get(key) if key else None
-        if known is None or first_text(attributes, semconv.PATH).count("/") > known.most_slashes:
+        if known is None:
             return None
-        return known
+        path = _path_of(attributes)
+        is_its = _fits(path, known.call.endpoint) if known.path is None else path == known.path
+        return known if is_its else None
 
     def _request(
         self, shared: _SharedCall, reading: SpanReading, operation: str, *, has_view: bool
@@ -343,6 +347,24 @@ def _request_of(
         *(user_id, session_id, call.method, call.endpoint, call.is_route, shared.content_id, address),
         *(start, end, has_view, call.status if call.status in FAILURES else None, entry, operation),
     )
+
+
+def _path_of(attributes: Attributes) -> str:
+    return first_text(attributes, semconv.PATH).partition("?")[0]
+
+
+def _has_parameter(call: Call) -> bool:
+    """Whether many paths are the same call; an RPC has none."""
+    return call.method == RPC or any(map(is_parameter, call.endpoint.split("/")))
+
+
+def _fits(path: str, template: str) -> bool:
+    """Whether a path is plainly of a template.
+
+    One of more segments may be that of a mounted application; one that equals it shows that it is none.
+    """
+    is_plain = "%" not in path and "#" not in path
+    return is_plain and path != template and path.count("/") <= template.count("/")
 
 
 def _is_told_by_attributes(call: Call) -> bool:
