@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import threading
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -71,6 +73,37 @@ def test_a_job_of_two_seconds_sends_what_a_killed_one_left(path: Path) -> None:
         assert run(program, collector.url, path)[0] == 0
         one_each(collector, ids("worker", 100) | ids("job", 1))
         assert list(path.iterdir()) == [], "an end without a shutdown leaves nothing either"
+
+
+def test_a_flush_waits_for_files_that_another_thread_has_just_claimed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claimed = threading.Event()
+
+    class SlowlyStarted(threading.Thread):
+        """Takes its time, as every thread does at times: between its start and what is done about it."""
+
+        def start(self) -> None:
+            super().start()
+            if self.name == "otel-analytics-spool":
+                claimed.set()
+                time.sleep(0.3)
+
+        def run(self) -> None:
+            if self.name == "otel-analytics-spool":
+                time.sleep(0.1)
+            super().run()
+
+    monkeypatch.setattr(threading, "Thread", SlowlyStarted)
+    with FaultyCollector(then=Accept(after_millis=50)) as collector:
+        collector.stop_listening()
+        leave_behind(collector.url, path, count=3)
+        collector.resume()
+        with spooled(collector.url, path) as client:
+            track(client, 1, "mine")
+            assert claimed.wait(5)
+            assert client.flush(5_000)
+            assert calls(collector) == ids("worker", 3) | ids("mine", 1)
 
 
 def test_a_flush_sends_what_the_dead_left(path: Path) -> None:

@@ -71,6 +71,9 @@ class Spool:
         self._capacity = max(1, max_queue_size // 2 // _MOST_ADOPTED)
         self._adopted = _Adopted()
         self._changing = threading.Lock()  # around a change of `_adopted`
+        # Around claiming files and saying who opens them: a flush must not miss what another thread has
+        # claimed, and not adopted yet.
+        self._claiming = threading.Lock()
         self._opening: threading.Thread | None = None
         self._ignored: dict[Path, float] = {}
         self._looks_at = -NEVER
@@ -138,8 +141,9 @@ class Spool:
         self._give_way(files)
         self._looks_at = now + _LOOK_SECONDS
         self._retire()
-        if self._is_opening() or self._open_aside(self._claim()):
-            self._looks_at = now + _SOON_SECONDS
+        with self._claiming:
+            if self._is_opening() or self._open_aside(self._claim()):
+                self._looks_at = now + _SOON_SECONDS
 
     def has_room(self, count: int) -> bool:  # noqa: ARG002 - the protocol's signature
         """Return true: what memory cannot hold goes to the file."""
@@ -156,9 +160,11 @@ class Spool:
     def mark(self) -> Marks:
         """Adopt what others left behind, and return a mark of everything there is."""
         if not self._shared.life.is_ending:
-            if self._opening is not None:
-                self._opening.join(_PATIENCE_SECONDS)
-            self._open(self._claim())
+            with self._claiming:
+                claimed, opening = self._claim(), self._opening
+            if opening is not None:
+                opening.join(_PATIENCE_SECONDS)
+            self._open(claimed)
         files = self._files()
         return Marks(self.newest(), tuple((file, file.mark()) for file in files))
 
