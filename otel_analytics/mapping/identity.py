@@ -292,13 +292,13 @@ class Requests:
         self._remember_alone(trace_id, self._traces.get(trace_id), (), tell, now)
         return True
 
-    def passed(self, trace_id: int, span_id: int, parent_id: int) -> bool:
+    def passed(self, trace_id: int, span_id: int) -> bool:
         """Note that a span has ended that has nothing to tell, as most; return whether that was all.
 
         Where it was not - somebody waits for the span, or its trace is over with it - it is for `ended`.
         """
         trace = self._traces.get(trace_id)
-        if trace is None or not parent_id or trace.waiting or span_id not in trace.open:
+        if trace is None or trace.waiting or span_id not in trace.open or not trace.parents.get(span_id):
             return False
         del trace.open[span_id]
         if len(trace.parents) > _MANY_LINKS_OF_A_TRACE:

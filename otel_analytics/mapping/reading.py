@@ -9,7 +9,7 @@ from otel_analytics.contract import Kind
 from otel_analytics.mapping import semconv
 from otel_analytics.mapping.identity import Link
 from otel_analytics.mapping.privacy import first_id
-from otel_analytics.mapping.values import Attributes, attributes_of
+from otel_analytics.mapping.values import Attributes, attributes_of, names_of
 
 WHO: Final = frozenset((*semconv.USER_ID, *semconv.SESSION_ID))
 """Attributes that say who it was."""
@@ -101,7 +101,7 @@ def sample_weight(span: Any) -> float | None:
 
 def tells_nothing(span: Any) -> bool:
     """Whether a span that is no server span has neither events nor what its request needs: most have not."""
-    return not has_events(span) and _TOLD.isdisjoint(attributes_of(span))
+    return not has_events(span) and _TOLD.isdisjoint(names_of(span))
 
 
 def has_events(span: Any) -> bool:

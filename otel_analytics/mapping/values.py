@@ -35,6 +35,12 @@ def has_any(attributes: Mapping[str, Any], keys: tuple[str, ...]) -> bool:
     return False
 
 
+def names_of(owner: Any) -> Attributes:
+    """Return attributes for a look at their names, without a copy where they are the SDK's own."""
+    names = getattr(getattr(owner, "_attributes", None), "_dict", None)
+    return names if isinstance(names, dict) else attributes_of(owner)
+
+
 def first_text(attributes: Mapping[str, Any], keys: tuple[str, ...]) -> str:
     """Return the first non-empty text under ``keys``, else an empty string."""
     for key in keys:

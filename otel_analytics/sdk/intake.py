@@ -155,12 +155,9 @@ class SpanIntake:
         """
         if span.kind is _SERVER or not tells_nothing(span):
             return False
-        context, parent = span.context, span.parent
-        if parent is None or parent.is_remote or context is None:
-            return False
-        state = self._state()
+        context, state = span.context, self._state()
         with state.lock:
-            return state.requests.passed(context.trace_id, context.span_id, parent.span_id)
+            return state.requests.passed(context.trace_id, context.span_id)
 
     def take(
         self, spans: Iterable[ReadableSpan], *, patience_millis: float = 0, is_first: bool = False
