@@ -267,6 +267,18 @@ class AnalyticsClient:
         timeout = self.config.shutdown_timeout_millis if timeout_millis is None else timeout_millis
         return self._delivery().shutdown(timeout / 1000)
 
+    def has_room(self, count: int = 1) -> bool:
+        """Return whether so many more events would displace none; false after a shutdown."""
+        return self._delivery().has_room(count)
+
+    def mark(self) -> Any:
+        """Return a mark of every event accepted so far, for `is_settled`."""
+        return self._delivery().mark()
+
+    def is_settled(self, mark: Any) -> bool:
+        """Return whether every event up to a mark is delivered, or was dropped with a reason."""
+        return self._delivery().is_settled(mark)
+
     def stats(self) -> LedgerSnapshot:
         """Return how many events this process has accepted, delivered, dropped by reason, and holds."""
         return self._delivery().snapshot()

@@ -10,7 +10,7 @@ request may hold).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,12 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode
+from otlp_making import otlp
 from span_making import START
 
-from otel_analytics import AnalyticsSpanExporter
+from otel_analytics import AnalyticsClient, AnalyticsSpanExporter
+from otel_analytics.bridge.intake import Intake, Signal
+from otel_analytics.bridge.otlp import Encoding
 from otel_analytics.testing import FaultyCollector
 
 CASES = [json.loads(line) for line in (Path(__file__).parent / "cases.jsonl").open(encoding="utf-8")]
@@ -79,16 +82,30 @@ def unlike(bodies: Sequence[dict[str, Any]], wanted: Sequence[dict[str, Any]]) -
     return missing
 
 
+def by_exporter(case: dict[str, Any], client: AnalyticsClient) -> None:
+    exporter = AnalyticsSpanExporter(client=client)
+    for span in spans_of(case):
+        exporter.export([span])
+    assert exporter.force_flush(10_000)
+
+
+def by_bridge(case: dict[str, Any], client: AnalyticsClient) -> None:
+    intake = Intake(client)
+    for number, span in enumerate(spans_of(case)):
+        encoding = list(Encoding)[number % 2]
+        intake.take(otlp([span], encoding), Signal.TRACES, encoding)
+    assert client.flush(10_000)
+
+
+@pytest.mark.parametrize("send", [by_exporter, by_bridge])
 @pytest.mark.parametrize("case", PARAMETERS)
-def test_a_case_of_the_world(case: dict[str, Any]) -> None:
+def test_a_case_of_the_world(
+    case: dict[str, Any], send: Callable[[dict[str, Any], AnalyticsClient], None]
+) -> None:
     want = case["want"]
-    with FaultyCollector() as collector:
-        exporter = AnalyticsSpanExporter(collector.url, **case.get("options", {}))
-        for span in spans_of(case):
-            exporter.export([span])
-        assert exporter.force_flush(10_000)
+    with FaultyCollector() as collector, AnalyticsClient(collector.url, **case.get("options", {})) as client:
+        send(case, client)
         got = {name: collector.bodies(kind) for name, kind in BODIES.items()}
-        exporter.shutdown(0)
     for name in BODIES.keys() & want:
         assert unlike(got[name], want[name]) == [], got[name]
         assert len(got[name]) == len(want[name])

@@ -15,11 +15,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import Event as SpanEvent
-from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind
 
+from otel_analytics.bridge.otlp import REQUEST, DecodedSpan, Event
 from otel_analytics.cli.spans_file import SpansFileError, spans_of
 from otel_analytics.config import Config
 from otel_analytics.contract import Kind
@@ -114,7 +112,7 @@ class Explained(NamedTuple):
 class ExplainedSpan(NamedTuple):
     """A span and what became of it."""
 
-    span: ReadableSpan
+    span: DecodedSpan
     events: Sequence[Explained]
 
 
@@ -147,10 +145,10 @@ def run(options: argparse.Namespace, say: Say) -> bool:
     return True
 
 
-def explain(spans: Sequence[ReadableSpan], options: MappingOptions) -> list[ExplainedSpan]:
+def explain(spans: Sequence[DecodedSpan], options: MappingOptions) -> list[ExplainedSpan]:
     """Return what becomes of ended spans, in their order, each with where its fields come from."""
-    made = _by_span(_made(spans, SpanMapper(options)))
-    traces: dict[int, list[ReadableSpan]] = defaultdict(list)
+    made = _by_span(_made(spans, SpanMapper(options, trace_of=REQUEST)))
+    traces: dict[int, list[DecodedSpan]] = defaultdict(list)
     for span in spans:
         traces[_place(span)[0]].append(span)
     sources: dict[tuple[str, str], list[str]] = {}
@@ -168,16 +166,16 @@ def _text(file: str) -> str:
         raise SpansFileError(f"{file}: {getattr(error, 'strerror', None) or 'not UTF-8'}") from None
 
 
-def _place(span: ReadableSpan) -> tuple[int, int]:
-    return tuple(link_of(span)[:2])  # type: ignore[return-value]
+def _place(span: DecodedSpan) -> tuple[int, int]:
+    return tuple(link_of(span, REQUEST)[:2])  # type: ignore[return-value]
 
 
-def _made(spans: Sequence[ReadableSpan], mapper: SpanMapper) -> list[_Made]:
+def _made(spans: Sequence[DecodedSpan], mapper: SpanMapper) -> list[_Made]:
     """Return what a process gives whose spans were seen to start and to end."""
     requests = Requests(_FOREVER)
     settled: list[Settled] = []
     for span in spans:
-        settled += requests.started(link_of(span), 0, is_server=span.kind is SpanKind.SERVER)
+        settled += requests.started(link_of(span, REQUEST), 0, is_server=span.kind is SpanKind.SERVER)
     for span in sorted(spans, key=lambda span: span.end_time or span.start_time or 0):
         settled += requests.ended(mapper.read(span), 0)
     settled += requests.drain()
@@ -192,7 +190,7 @@ def _by_span(made: Sequence[_Made]) -> dict[tuple[int, int], list[_Made]]:
 
 
 def _explained(
-    span: ReadableSpan,
+    span: DecodedSpan,
     made: Sequence[_Made],
     sources: Mapping[tuple[str, str], Sequence[str]],
     options: MappingOptions,
@@ -215,20 +213,20 @@ def _explained(
         yield _of_made(event.name, found.event, sources)
 
 
-def _is_of(draft: Draft, event: SpanEvent, names: BusinessNames) -> bool:
+def _is_of(draft: Draft, event: Event, names: BusinessNames) -> bool:
     known = names.known(event.name)
     return draft.name == (known.name if known else event.name) or semconv.METRIC_TYPE[0] in attributes_of(
         event
     )
 
 
-def _no_view(span: ReadableSpan) -> str:
+def _no_view(span: DecodedSpan) -> str:
     if span.kind is not SpanKind.SERVER:
         return f"{span.kind.name.lower()} span: only server spans are API calls"
     return _SECOND if is_call(attributes_of(span)) else _NO_PROTOCOL
 
 
-def _no_engagement(event: SpanEvent, business_events: Mapping[str, BusinessEvent]) -> str:
+def _no_engagement(event: Event, business_events: Mapping[str, BusinessEvent]) -> str:
     names = BusinessNames(business_events)
     if names.recognise(event.name) or semconv.METRIC_TYPE[0] in attributes_of(event):
         return _TWICE
@@ -277,7 +275,7 @@ class _Owner(NamedTuple):
     resource: bool = False
 
 
-def _sources(trace: Sequence[ReadableSpan], options: MappingOptions) -> dict[tuple[str, str], list[str]]:
+def _sources(trace: Sequence[DecodedSpan], options: MappingOptions) -> dict[tuple[str, str], list[str]]:
     """Return the attributes that each field of each event of a trace comes from."""
     telling = [at for at, span in enumerate(trace) if span.kind is SpanKind.SERVER or not tells_nothing(span)]
     if len(telling) > _MOST_TELLING:
@@ -292,7 +290,7 @@ def _sources(trace: Sequence[ReadableSpan], options: MappingOptions) -> dict[tup
 
 
 def _find(
-    trace: Sequence[ReadableSpan],
+    trace: Sequence[DecodedSpan],
     options: MappingOptions,
     owner: _Owner,
     keys: Sequence[str],
@@ -322,7 +320,7 @@ def _find(
 
 
 def _spelt(
-    trace: Sequence[ReadableSpan],
+    trace: Sequence[DecodedSpan],
     owner: _Owner,
     key: str,
     event_id: str,
@@ -337,13 +335,13 @@ def _spelt(
     return key if is_own else f"{key} of span {span.name}"
 
 
-def _owners(at: int, span: ReadableSpan) -> Iterator[_Owner]:
+def _owners(at: int, span: DecodedSpan) -> Iterator[_Owner]:
     yield _Owner(at)
     yield from (_Owner(at, event) for event in range(len(span.events)))
     yield _Owner(at, resource=True)
 
 
-def _attributes(trace: Sequence[ReadableSpan], owner: _Owner) -> Mapping[str, Any]:
+def _attributes(trace: Sequence[DecodedSpan], owner: _Owner) -> Mapping[str, Any]:
     span = trace[owner.span]
     if owner.resource:
         return dict(span.resource.attributes)
@@ -373,31 +371,21 @@ def _altered(attributes: Mapping[str, Any], keys: Sequence[str]) -> dict[str, An
     }
 
 
-def _with(trace: Sequence[ReadableSpan], owner: _Owner, attributes: Mapping[str, Any]) -> list[ReadableSpan]:
+def _with(trace: Sequence[DecodedSpan], owner: _Owner, attributes: Mapping[str, Any]) -> list[DecodedSpan]:
     span = trace[owner.span]
-    events = [
-        SpanEvent(each.name, attributes, each.timestamp) if at == owner.event else each
-        for at, each in enumerate(span.events)
-    ]
-    is_own = owner.event is None and not owner.resource
-    changed = ReadableSpan(
-        name=span.name,
-        context=span.context,
-        parent=span.parent,
-        resource=Resource(attributes) if owner.resource else span.resource,
-        attributes=attributes if is_own else span.attributes,
-        events=events,
-        kind=span.kind,
-        status=span.status,
-        start_time=span.start_time,
-        end_time=span.end_time,
-        instrumentation_scope=span.instrumentation_scope,
-    )
+    if owner.resource:
+        changed = span._replace(resource=span.resource._replace(attributes=attributes))
+    elif owner.event is None:
+        changed = span._replace(attributes=attributes)
+    else:
+        events = [*span.events]
+        events[owner.event] = events[owner.event]._replace(attributes=attributes)
+        changed = span._replace(events=events)
     return [*trace[: owner.span], changed, *trace[owner.span + 1 :]]
 
 
-def _all_fields(trace: Sequence[ReadableSpan], options: MappingOptions) -> dict[str, dict[str, Any]]:
-    made = (each.event for each in _made(trace, SpanMapper(options)))
+def _all_fields(trace: Sequence[DecodedSpan], options: MappingOptions) -> dict[str, dict[str, Any]]:
+    made = (each.event for each in _made(trace, SpanMapper(options, trace_of=REQUEST)))
     return {event.event_id: _fields(event) for event in made if not isinstance(event, NotMade)}
 
 
@@ -429,7 +417,7 @@ def _as_json(explained: Sequence[ExplainedSpan]) -> str:
     return json.dumps([_span_as_json(*each) for each in explained], ensure_ascii=False, default=str)
 
 
-def _span_as_json(span: ReadableSpan, events: Sequence[Explained]) -> dict[str, Any]:
+def _span_as_json(span: DecodedSpan, events: Sequence[Explained]) -> dict[str, Any]:
     return {
         "traceId": f"{span.context.trace_id:032x}",
         "spanId": f"{span.context.span_id:016x}",

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from otel_analytics import process
 from otel_analytics.config import Config
@@ -199,6 +199,18 @@ class Delivery:
         finished = self._finish(self._before_exit(self._clock() + self._exit_seconds))
         self._queue.close()  # for good, unless something still comes
         return finished
+
+    def has_room(self, count: int) -> bool:
+        """Return whether so many more events would displace none."""
+        return not self._life.is_closed and self._queue.has_room(count)
+
+    def mark(self) -> Any:
+        """Return a mark of everything accepted so far, for `is_settled`."""
+        return self._queue.mark()
+
+    def is_settled(self, mark: Any) -> bool:
+        """Return whether everything up to a mark is delivered or dropped."""
+        return self._queue.is_settled(mark)
 
     @property
     def is_closed(self) -> bool:

@@ -8,7 +8,7 @@ then, as an RPC method that nobody implements and a websocket without a route th
 from __future__ import annotations
 
 import re
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from otel_analytics.mapping import semconv
 from otel_analytics.mapping.endpoint import (
@@ -21,6 +21,7 @@ from otel_analytics.mapping.endpoint import (
     place_of,
 )
 from otel_analytics.mapping.privacy import bare_text
+from otel_analytics.mapping.protocol import Span
 from otel_analytics.mapping.statuses import (
     NO_SUCH_METHOD,
     NO_SUCH_NAME,
@@ -110,7 +111,7 @@ def _is_background(attributes: Attributes) -> bool:
     return has_any(attributes, semconv.FAAS_WITHOUT_CALLER) and not has_any(attributes, semconv.METHOD)
 
 
-def describe(attributes: Attributes, span: Any, cap: EndpointCap) -> Call:
+def describe(attributes: Attributes, span: Span, cap: EndpointCap) -> Call:
     """Return the API call that a server span describes.
 
     RPC and MCP go over HTTP, and some instrumentations say both on one span (ASP.NET Core's gRPC): the
@@ -137,7 +138,7 @@ def describe(attributes: Attributes, span: Any, cap: EndpointCap) -> Call:
     return _http_call(WEBSOCKET, websocket_status(attributes, span), attributes, span, cap)
 
 
-def _http_call(method: str, status: int | None, attributes: Attributes, span: Any, cap: EndpointCap) -> Call:
+def _http_call(method: str, status: int | None, attributes: Attributes, span: Span, cap: EndpointCap) -> Call:
     if status == SWITCHING_PROTOCOLS:
         method = WEBSOCKET
     place = _place(attributes, span)
@@ -149,7 +150,7 @@ def _http_call(method: str, status: int | None, attributes: Attributes, span: An
     return Call(OTHER_METHOD, endpoint, status, original, place.mounted, is_route)
 
 
-def _place(attributes: Attributes, span: Any) -> Place:
+def _place(attributes: Attributes, span: Span) -> Place:
     route = first_text(attributes, semconv.ROUTE)
     scope = span.instrumentation_scope
     return place_of(
@@ -189,7 +190,7 @@ def _rpc_endpoint(attributes: Attributes, status: Status, cap: EndpointCap) -> s
     return cap.admit(bare_text(name[:LONGEST]).strip("/")) if name else UNKNOWN
 
 
-def _mcp_endpoint(attributes: Attributes, span: Any, status: Status, cap: EndpointCap) -> str:
+def _mcp_endpoint(attributes: Attributes, span: Span, status: Status, cap: EndpointCap) -> str:
     """Return the method and the name of what it is about; a resource has a URI, which may hold anything."""
     if status in NO_SUCH_METHOD:
         return UNMATCHED

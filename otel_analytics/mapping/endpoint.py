@@ -261,9 +261,13 @@ class EndpointCap:
     """Lets a number of distinct endpoints through that may be no route's, and folds all further ones.
 
     Without a lock too: several threads at once may let a few more endpoints through than the limit.
+
+    Args:
+        limit: Most of them.
+        folded: Counts the calls that were folded.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, folded: Tally) -> None:
         self._limit = limit
         paths: set[str] = set()
         self._known = {
@@ -272,7 +276,7 @@ class EndpointCap:
             Trust.LOOKALIKE: set[str](),
             Trust.ROUTE: set[str](),
         }
-        self.folded = Tally()
+        self._folded = folded
 
     def knows(self, endpoint: str) -> bool:
         """Whether a path earned this endpoint before."""
@@ -286,5 +290,5 @@ class EndpointCap:
         if len(known) < (max(self._limit, _MOST_ROUTES) if trust is Trust.ROUTE else self._limit):
             known.add(endpoint)
             return endpoint
-        self.folded.add()
+        self._folded.add()
         return OTHER

@@ -17,6 +17,7 @@ from otel_analytics.mapping.endpoint import UNKNOWN
 from otel_analytics.mapping.identity import Draft, Link, Request
 from otel_analytics.mapping.options import MappingOptions
 from otel_analytics.mapping.privacy import bare_text, first_id, first_known, name_without_ids, told
+from otel_analytics.mapping.protocol import LogRecord
 from otel_analytics.mapping.reading import NotMade, SpanReading
 from otel_analytics.mapping.values import Attributes, as_text, attributes_of, first_text, is_true
 
@@ -97,13 +98,13 @@ def span_events(reading: SpanReading) -> Iterator[Occurrence]:
         )
 
 
-def log_event(record: Any) -> Occurrence:
+def log_event(record: LogRecord) -> Occurrence:
     """Return what a log record tells; without a name, or an attribute ``event.name``, it is no event.
 
     The Events API of the logs specification; a body that is a mapping counts as attributes.
 
     Args:
-        record: A log record of the SDK; only its public attributes are read.
+        record: A log record.
     """
     body = record.body if isinstance(record.body, Mapping) else {}
     attributes = {**body, **attributes_of(record)}

@@ -24,21 +24,16 @@ Pure: no clock, no lock, no thread. Whoever owns a `Requests` calls it from one 
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeVar
 
-_MOST_TRACES: Final = 4_096
-_MOST_LINKS: Final = 100_000
-"""Spans whose place is known, in all traces."""
 _MOST_LINKS_OF_A_TRACE: Final = 4_096
 """A job that runs for hours has no end of them."""
 _MANY_LINKS_OF_A_TRACE: Final = 1_024
 """From here on a span that told nothing is forgotten at its end."""
-_MOST_WAITING: Final = 4_096
-_MOST_BYTES: Final = 8_000_000
 _LONGEST_CHAIN: Final = 256
 _FORGOTTEN_AT_ONCE: Final = 4
 
@@ -47,7 +42,7 @@ class Link(NamedTuple):
     """A span's place.
 
     Args:
-        trace_id: The trace, as a number.
+        trace_id: The trace, as a number; where there are several processes, with theirs above its 128 bits.
         span_id: The span, as a number.
         parent_id: Its parent within the process; 0 without one, as for a remote parent.
     """
@@ -191,22 +186,44 @@ class _Lone(NamedTuple):
     tell: Callable[[], EndedSpan]  # made only where it is asked for
 
 
+class Bounds(NamedTuple):
+    """How much a `Requests` remembers.
+
+    Args:
+        traces: Most traces of which anything is known.
+        links: Most spans whose place is known, in all traces.
+        waiting: Most events that wait.
+        size: Most bytes of these.
+    """
+
+    traces: int = 4_096
+    links: int = 100_000
+    waiting: int = 4_096
+    size: int = 8_000_000
+
+
+OF_ONE_PROCESS: Final = Bounds()
+
+
 class Requests:
     """Joins the spans of requests, within bounds of time, count and bytes.
 
     Args:
         wait: Longest time, in the clock's unit, from an event's arrival to its departure; a request
             is remembered twice as long, for events that come after it.
+        bounds: How much is remembered.
     """
 
-    def __init__(self, wait: float) -> None:
+    def __init__(self, wait: float, bounds: Bounds = OF_ONE_PROCESS) -> None:
         self._wait = wait
+        self._most = bounds
         # Ordered: the oldest of a plain dict is found behind all the places of those that left before it.
         self._traces: OrderedDict[int, _Trace] = OrderedDict()
         # Traces whose root has ended and in which nothing is open or waits: until when each is kept.
         self._over: OrderedDict[int, float] = OrderedDict()
         self._lone: OrderedDict[int, _Lone] = OrderedDict()
         self._dues: deque[tuple[float, int]] = deque()
+        self._waiting_until: Counter[float] = Counter()
         self._links = 0
         self._waiting = 0
         self._bytes = 0
@@ -221,6 +238,10 @@ class Requests:
     def waiting(self) -> int:
         """How many events wait."""
         return self._waiting
+
+    def waiting_until(self, due: float) -> int:
+        """Return how many events wait that were taken at one moment, by when the last of them leaves."""
+        return self._waiting_until[due]
 
     @property
     def next_due(self) -> float | None:
@@ -390,7 +411,7 @@ class Requests:
         lone[trace_id] = _Lone(now + 2 * self._wait, trace is not None, names, tell)
         for _ in range(_FORGOTTEN_AT_ONCE):
             oldest = next(iter(lone), 0)
-            if not oldest or (lone[oldest].until > now and len(lone) <= _MOST_TRACES):
+            if not oldest or (lone[oldest].until > now and len(lone) <= self._most.traces):
                 break
             del lone[oldest]
 
@@ -432,7 +453,7 @@ class Requests:
             else:
                 self._forget(trace_id)
         settled: list[Settled] = []
-        while len(self._traces) >= _MOST_TRACES or self._links >= _MOST_LINKS:
+        while len(self._traces) >= self._most.traces or self._links >= self._most.links:
             oldest = next(iter(self._over), 0) or next(iter(self._traces))
             settled += self._release(self._traces[oldest])
             self._forget(oldest)
@@ -445,13 +466,18 @@ class Requests:
     def _release_oldest(self) -> list[Settled]:
         """Let the longest waiting go, a quarter at once."""
         settled: list[Settled] = []
-        while self._dues and (self._waiting > _MOST_WAITING * 3 // 4 or self._bytes > _MOST_BYTES * 3 // 4):
+        most = self._most
+        while self._dues and (self._waiting > most.waiting * 3 // 4 or self._bytes > most.size * 3 // 4):
             settled += self.due(self._dues[0][0])
         return settled
 
     def _uncount(self, held: Sequence[tuple[Draft, float]]) -> None:
         self._waiting -= len(held)
         self._bytes -= sum(draft.size for draft, _ in held)
+        for _, due in held:
+            self._waiting_until[due] -= 1
+            if not self._waiting_until[due]:
+                del self._waiting_until[due]
 
     # Who is joined to what
 
@@ -488,10 +514,11 @@ class Requests:
         trace.waiting.setdefault(found, []).append((draft, due))
         self._waiting += 1
         self._bytes += draft.size
+        self._waiting_until[due] += 1
         # One that waits again is in the line already: whoever waits anew is due last.
         if not self._dues or (due >= self._dues[-1][0] and self._dues[-1] != (due, draft.link.trace_id)):
             self._dues.append((due, draft.link.trace_id))
-        if self._waiting > _MOST_WAITING or self._bytes > _MOST_BYTES:
+        if self._waiting > self._most.waiting or self._bytes > self._most.size:
             return self._release_oldest()
         return ()
 

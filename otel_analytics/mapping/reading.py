@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 from otel_analytics.contract import Kind
 from otel_analytics.mapping import semconv
 from otel_analytics.mapping.identity import Link
 from otel_analytics.mapping.privacy import first_id
+from otel_analytics.mapping.protocol import Span, SpanContext
 from otel_analytics.mapping.values import Attributes, attributes_of, names_of
 
 WHO: Final = frozenset((*semconv.USER_ID, *semconv.SESSION_ID))
 """Attributes that say who it was."""
 _TOLD: Final = frozenset((*WHO, *semconv.GRAPHQL_TYPE, *semconv.GRAPHQL_NAME))
-_64_BITS = 2**64 - 1
+TraceOf = Callable[[SpanContext], int]
+TRACE_ID: Final[TraceOf] = attrgetter("trace_id")
+"""Tells requests apart in one process; a bridge has the process in the number, above these 128 bits."""
+TRACE_ID_BITS: Final = 128
+_128_BITS: Final = 2**TRACE_ID_BITS - 1
+_64_BITS: Final = 2**64 - 1
 _THRESHOLD_DIGITS: Final = 14
 _THRESHOLD = re.compile(r"(?:^|;)th:([0-9a-f]{1,14})(?:;|$)")
 _ALL_OF_THEM: Final = 2**56
@@ -36,7 +44,7 @@ class SpanReading(NamedTuple):
         weight: How many spans it stands for, where only sampled ones are seen and their sampler says so.
     """
 
-    span: Any
+    span: Span
     attributes: Attributes
     link: Link
     trace_id: str
@@ -65,13 +73,18 @@ class NotMade(NamedTuple):
     reason: str
 
 
-def read(span: Any) -> SpanReading:
-    """Read a span."""
+def read(span: Span, trace_of: TraceOf = TRACE_ID) -> SpanReading:
+    """Read a span.
+
+    Args:
+        span: An ended one.
+        trace_of: Returns the `Link.trace_id` of a context.
+    """
     attributes = attributes_of(span)
     start = span.start_time or span.end_time or 0
-    link = link_of(span)
+    link = link_of(span, trace_of)
     # A span made by hand may have no context; its start still tells its events from others'.
-    trace_id, span_id = link[:2] if link.trace_id else (0, start & _64_BITS)
+    trace_id, span_id = link.trace_id & _128_BITS, link.span_id if link.trace_id else start & _64_BITS
     user_id = session_id = ""
     if not WHO.isdisjoint(attributes):
         user_id = first_id(attributes, semconv.USER_ID)
@@ -82,7 +95,7 @@ def read(span: Any) -> SpanReading:
     )
 
 
-def sample_weight(span: Any) -> float | None:
+def sample_weight(span: Span) -> float | None:
     """Return how many spans a sampled one stands for; `None` where its sampler does not say.
 
     A consistent probability sampler writes its rejection threshold into the trace state, ``ot=th:c``: up to
@@ -99,24 +112,25 @@ def sample_weight(span: Any) -> float | None:
     return int(weight) if weight.is_integer() else weight
 
 
-def tells_nothing(span: Any) -> bool:
+def tells_nothing(span: Span) -> bool:
     """Whether a span that is no server span has neither events nor what its request needs: most have not."""
     return not has_events(span) and _TOLD.isdisjoint(names_of(span))
 
 
-def has_events(span: Any) -> bool:
+def has_events(span: Span) -> bool:
     """Whether a span has events, or has lost them all; the public `events` copies them, which costs."""
     events = getattr(span, "_events", None)
     if events is None:
-        return bool(span.events)
+        known = getattr(span, "has_events", None)
+        return bool(span.events if known is None else known)
     return bool(events or getattr(events, "dropped", 0))
 
 
-def link_of(span: Any) -> Link:
+def link_of(span: Span, trace_of: TraceOf = TRACE_ID) -> Link:
     """Return a span's place; one made by hand, without a context, stands alone."""
     context, parent = span.context, span.parent
     if context is None:
         return Link(0, id(span))
     return Link(
-        context.trace_id, context.span_id, 0 if parent is None or parent.is_remote else parent.span_id
+        trace_of(context), context.span_id, 0 if parent is None or parent.is_remote else parent.span_id
     )

@@ -21,6 +21,7 @@ from typing import Any, Final, NamedTuple
 from otel_analytics.mapping import semconv
 from otel_analytics.mapping.calls import Call
 from otel_analytics.mapping.endpoint import raw_path
+from otel_analytics.mapping.protocol import Span
 from otel_analytics.mapping.reading import SpanReading
 from otel_analytics.mapping.values import first_text
 
@@ -73,7 +74,7 @@ class SecondSpans:
         self._waiting.setdefault((*request, inner), deque(maxlen=_MOST_PER_PATH)).append(times)
         return False
 
-    def is_single(self, call: Call, span: Any) -> bool:
+    def is_single(self, call: Call, span: Span) -> bool:
         """Whether a server span's request has no other one, as far as can be told beforehand."""
         scope = span.instrumentation_scope
         return not (self._waiting or call.mounted or (scope and scope.name in _DOUBLING))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from otel_analytics.contract import CallView, Kind
 from otel_analytics.events import OBJECTS, Form
@@ -22,10 +22,14 @@ from otel_analytics.mapping.engagements import IGNORED, Occurrence, drafted, spa
 from otel_analytics.mapping.identity import Draft, EndedSpan, Link, Request, Requests, Said
 from otel_analytics.mapping.options import MappingOptions
 from otel_analytics.mapping.privacy import bare_text, first_id, is_placeholder
+from otel_analytics.mapping.protocol import Span
 from otel_analytics.mapping.reading import (
+    TRACE_ID,
+    TRACE_ID_BITS,
     WHO,
     NotMade,
     SpanReading,
+    TraceOf,
     has_events,
     link_of,
     read,
@@ -38,12 +42,31 @@ from otel_analytics.mapping.statuses import FAILURES, NO_SUCH_ROUTE
 from otel_analytics.mapping.values import Attributes, as_text, attributes_of, first_text, is_true
 from otel_analytics.mapping.views import duration_of, service_name, user_agent_of, view, viewed
 
-if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan
-
 EXCLUDED: Final = "excluded"
 _MOST_SHARED: Final = 4_096
 _WHO_OF_EVENT: Final = frozenset((*semconv.USER_ID_OF_EVENT, *semconv.SESSION_ID))
+
+
+_Key = TypeVar("_Key")
+_State = TypeVar("_State")
+
+
+class _OfEach(dict[_Key, _State]):
+    """What is remembered of each service or process, all of them begun anew when there are too many.
+
+    Args:
+        make: Makes what is remembered of one not seen yet.
+    """
+
+    def __init__(self, make: Callable[[], _State]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, key: _Key) -> _State:
+        """Begin with one."""
+        if len(self) >= _MOST_SHARED:
+            self.clear()
+        return self.setdefault(key, self._make())
 
 
 class Mapped(NamedTuple):
@@ -93,19 +116,23 @@ class Whole(NamedTuple):
 class SpanMapper:
     """Maps spans to drafts of events; safe to call from several threads, never raises for what a span holds.
 
-    Its only state: the raw endpoints seen so far, for their cap, requests that may have a second span, how
-    many ids came redacted, and what calls share, so that most of it is found once.
+    Its only state: the raw endpoints of each service seen so far, for their cap, the requests of each process
+    that may have a second span, how many ids came redacted, and what calls share, so that most of it is found
+    once.
 
     Args:
         options: How spans become events.
         form: What those are made as.
+        trace_of: Returns the `Link.trace_id` of a span's context.
     """
 
-    def __init__(self, options: MappingOptions, form: Form = OBJECTS) -> None:
+    def __init__(self, options: MappingOptions, form: Form = OBJECTS, trace_of: TraceOf = TRACE_ID) -> None:
         self._options = options
         self._form = form
-        self._cap = EndpointCap(options.max_endpoints)
-        self._second_spans = SecondSpans()
+        self.trace_of = trace_of
+        self._folded = Tally()
+        self._caps = _OfEach[str, EndpointCap](lambda: EndpointCap(options.max_endpoints, self._folded))
+        self._second_spans = _OfEach[int, SecondSpans](SecondSpans)
         self._redacted = Tally()
         self._shared: dict[Any, _SharedCall] = {}
         self._service: tuple[Any, str] = None, ""
@@ -113,17 +140,17 @@ class SpanMapper:
 
     def take_folded_endpoints(self) -> int:
         """Return how many calls were folded into ``{other}`` since this was asked last."""
-        return self._cap.folded.take()
+        return self._folded.take()
 
     def take_redacted_ids(self) -> int:
         """Return how many spans and events had a placeholder for somebody since this was asked last."""
         return self._redacted.take()
 
-    def map(self, span: ReadableSpan) -> Mapped:
+    def map(self, span: Span) -> Mapped:
         """Return the events of one ended span, joined to no other.
 
         Args:
-            span: An ended span of the SDK; the mapping only reads its public attributes.
+            span: An ended span.
         """
         alone = Requests(0)
         settled = [*alone.ended(self.read(span), now=0), *alone.drain()]
@@ -131,24 +158,24 @@ class SpanMapper:
         dropped = [each for each in made if isinstance(each, NotMade)]
         return Mapped([each for each in made if not isinstance(each, NotMade)] if dropped else made, dropped)
 
-    def read(self, span: ReadableSpan, *, sampled_only: bool = False) -> EndedSpan:
+    def read(self, span: Span, *, sampled_only: bool = False) -> EndedSpan:
         """Return what one ended span tells, with drafts of its events.
 
         Args:
-            span: An ended span of the SDK; the mapping only reads its public attributes.
+            span: An ended span.
             sampled_only: Whether it may stand for others that are never seen.
         """
         is_server = span.kind.name == "SERVER"
         if not is_server and tells_nothing(span):
-            return EndedSpan(link_of(span))
-        reading = read(span)
+            return EndedSpan(link_of(span, self.trace_of))
+        reading = read(span, self.trace_of)
         link = reading.link
         if sampled_only and (weight := sample_weight(span)) is not None:
             reading = reading._replace(weight=weight)
         shared = self._call(reading) if is_server else None
         drafts: list[Draft] = []
         event_users: tuple[str, ...] = ()
-        is_second = shared is not None and self._second_spans.is_second(shared.call, reading)
+        is_second = shared is not None and self._seconds(link.trace_id).is_second(shared.call, reading)
         if shared and not is_second:
             drafts.append(Draft(link, partial(self._view, shared, reading), is_view=True))
         if reading.has_events:
@@ -163,7 +190,7 @@ class SpanMapper:
         request = self._request(shared, reading, operation, has_view=not is_second) if shared else None
         return EndedSpan(link, said, drafts, request)
 
-    def read_whole(self, span: ReadableSpan, *, sampled_only: bool = False) -> Whole | None:
+    def read_whole(self, span: Span, *, sampled_only: bool = False) -> Whole | None:
         """Return the view of a server span to which no other is joined, without the detour of a draft.
 
         Returns:
@@ -171,9 +198,14 @@ class SpanMapper:
             user, a GraphQL operation, a span whose request may have a second one.
         """
         attributes, context = attributes_of(span), span.context
+        if context is None:
+            return None
+        trace = self.trace_of(context)
         shared = None if has_events(span) else self._known_call(attributes, _key(attributes, span))
         start, end = span.start_time, span.end_time
-        if shared is None or not start or not end or not self._second_spans.is_single(shared.call, span):
+        if shared is None or not start or not end:
+            return None
+        if not self._seconds(trace).is_single(shared.call, span):
             return None
         user_id = session_id = ""
         if not WHO.isdisjoint(attributes):
@@ -191,7 +223,7 @@ class SpanMapper:
             *(trace_id, span_id, start, duration_of(common, start, end), user_id, session_id, address),
             sample_weight(span) if sampled_only else None,
         )
-        place = context.trace_id, context.span_id
+        place = trace, context.span_id
         return Whole(made, partial(_told, place, shared, user_id, session_id, address, start, end, entry))
 
     def draft_all(self, occurrences: Iterable[Occurrence]) -> list[Draft]:
@@ -204,6 +236,9 @@ class SpanMapper:
                 self._note_redacted(each.attributes)
         return drafts
 
+    def _seconds(self, trace: int) -> SecondSpans:
+        return self._second_spans[trace >> TRACE_ID_BITS]
+
     def _call(self, reading: SpanReading) -> _SharedCall | None:
         """Return what a server span's call shares with others; `None` where it is no call."""
         attributes, span = reading.attributes, reading.span
@@ -214,7 +249,7 @@ class SpanMapper:
         known = self._known_call(attributes, key)
         if known is not None:
             return known
-        call = describe(attributes, span, self._cap)
+        call = describe(attributes, span, self._caps[self._service_name(span)])
         content_id = bare_text(first_text(attributes, semconv.CONTENT_ID))
         request = Request(method=call.method, route=call.endpoint, content_id=content_id)
         common = viewed(call, request, attributes, self._options)
@@ -286,9 +321,10 @@ class SpanMapper:
             has_trace=bool(reading.link.trace_id),
         )
 
-    def _app_name(self, span: Any) -> str:
-        if self._options.app_name:
-            return self._options.app_name
+    def _app_name(self, span: Span) -> str:
+        return self._options.app_name or self._service_name(span)
+
+    def _service_name(self, span: Span) -> str:
         # Remembered with its resource: a forked worker's spans have one of their own.
         resource, name = self._service
         if span.resource is not resource or resource is None:
@@ -375,7 +411,7 @@ def _is_told_by_attributes(call: Call) -> bool:
     return by_name and not call.mounted and call.endpoint != OTHER
 
 
-def _key(attributes: Attributes, span: Any) -> tuple[Any, ...] | None:
+def _key(attributes: Attributes, span: Span) -> tuple[Any, ...] | None:
     """Return all that tells calls from each other beside their paths and events; `None`: it is no key."""
     pick, scope = _picker(tuple(attributes)), span.instrumentation_scope
     key = (pick, pick(attributes), span.status.status_code, scope and scope.name)

@@ -16,9 +16,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 from otel_analytics.mapping import semconv
+from otel_analytics.mapping.protocol import Span
 from otel_analytics.mapping.values import Attributes, as_text, first_int, first_text
 
 Status = int | str | None
@@ -101,7 +102,7 @@ the same)."""
 _LONGEST_CODE = 64
 
 
-def http_status(attributes: Attributes, span: Any) -> int | None:
+def http_status(attributes: Attributes, span: Span) -> int | None:
     """Return the status of an HTTP request or a function's invocation."""
     status = first_int(attributes, semconv.HTTP_STATUS)
     if status not in _HTTP_STATUSES:
@@ -111,13 +112,13 @@ def http_status(attributes: Attributes, span: Any) -> int | None:
     return None if _client_left(span) else _answered(span) or _HTTP_CRASH
 
 
-def websocket_status(attributes: Attributes, span: Any) -> int | None:
+def websocket_status(attributes: Attributes, span: Span) -> int | None:
     """Return the status of a websocket's handshake; `None` for one rejected, or accepted in silence."""
     status = http_status(attributes, span)
     return SWITCHING_PROTOCOLS if status == _ACCEPTED_WEBSOCKET else status
 
 
-def rpc_status(attributes: Attributes, span: Any) -> Status:
+def rpc_status(attributes: Attributes, span: Span) -> Status:
     """Return a remote procedure call's code; of what something before it answered, by its HTTP status."""
     code = _rpc_code(attributes)
     if code == 0:
@@ -130,7 +131,7 @@ def rpc_status(attributes: Attributes, span: Any) -> Status:
     return _RPC_CRASH if _outcome(span) == "ERROR" else None
 
 
-def mcp_status(attributes: Attributes, span: Any) -> Status:
+def mcp_status(attributes: Attributes, span: Span) -> Status:
     """Return an MCP request's JSON-RPC code, else the kind of its error; `None` for a success."""
     code = _rpc_code(attributes)
     if code is not None:
@@ -156,7 +157,7 @@ def _rpc_code(attributes: Attributes) -> Status:
     return None
 
 
-def _answered(span: Any) -> int | None:
+def _answered(span: Span) -> int | None:
     """Return the status of the answer that a framework makes of the span's last exception, if it does."""
     raised = (event for event in reversed(span.events) if event.name == semconv.EXCEPTION_EVENT)
     attributes = getattr(next(raised, None), "attributes", None) or {}
@@ -170,7 +171,7 @@ def _answered(span: Any) -> int | None:
     return _CODES_BY_NAME.get(name)
 
 
-def _client_left(span: Any) -> bool:
+def _client_left(span: Span) -> bool:
     """Whether the last thing that happened is that the client was found gone."""
     events = span.events
     if not events or events[-1].name != semconv.EXCEPTION_EVENT:
@@ -179,11 +180,11 @@ def _client_left(span: Any) -> bool:
     return kind.rpartition(".")[2] in _CLIENT_LEFT
 
 
-def _outcome(span: Any) -> str:
+def _outcome(span: Span) -> str:
     return str(span.status.status_code.name)
 
 
-def _raised(span: Any) -> bool:
+def _raised(span: Span) -> bool:
     """Whether the last thing that happened is an exception; one that was handled has something after it."""
     events = span.events
     return bool(events) and events[-1].name == semconv.EXCEPTION_EVENT and _outcome(span) == "UNSET"

@@ -5,23 +5,25 @@ Lookups take plain dicts: `Mapping.get` of the SDK's own attribute class costs t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
+
+from otel_analytics.mapping.protocol import Attributed
 
 Attributes = dict[str, Any]
 
 _WORDS_FOR_TRUE = frozenset({"true", "1", "yes"})
 
 
-def attributes_of(owner: Any) -> Attributes:
+def attributes_of(owner: Attributed) -> Attributes:
     """Return the attributes of a span, event or resource as a plain dict; none at all is an empty one."""
     attributes = owner.attributes
     if attributes is None:
         return {}
     try:
-        copy: Attributes = attributes.copy()
+        copy: Attributes = attributes.copy()  # type: ignore[attr-defined]
     except AttributeError:  # a mapping of somebody's own
         return dict(attributes)
     return copy
@@ -35,10 +37,13 @@ def has_any(attributes: Mapping[str, Any], keys: tuple[str, ...]) -> bool:
     return False
 
 
-def names_of(owner: Any) -> Attributes:
-    """Return attributes for a look at their names, without a copy where they are the SDK's own."""
-    names = getattr(getattr(owner, "_attributes", None), "_dict", None)
-    return names if isinstance(names, dict) else attributes_of(owner)
+def names_of(owner: Attributed) -> Iterable[str]:
+    """Return the names of attributes, without a copy or their values where that can be had."""
+    names = getattr(getattr(owner, "_attributes", None), "_dict", None)  # the SDK's own
+    if isinstance(names, dict):
+        return names
+    named: Iterable[str] | None = getattr(owner, "attribute_names", None)
+    return attributes_of(owner) if named is None else named
 
 
 def first_text(attributes: Mapping[str, Any], keys: tuple[str, ...]) -> str:

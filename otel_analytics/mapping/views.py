@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from otel_analytics.contract import CallView, rfc3339
 from otel_analytics.events import EncodedEvent, Event, Form
@@ -13,6 +13,7 @@ from otel_analytics.mapping.exclusions import HEALTH_CHECK, PREFETCH, is_prefetc
 from otel_analytics.mapping.identity import Request
 from otel_analytics.mapping.options import MappingOptions
 from otel_analytics.mapping.privacy import bare_short, bare_text
+from otel_analytics.mapping.protocol import Attributed
 from otel_analytics.mapping.values import Attributes, first_text
 
 CONTENT_TYPE: Final = "post"
@@ -120,6 +121,7 @@ def duration_of(call: CallView, start: int | None, end: int | None) -> float | N
     return int(millis) if millis.is_integer() else millis
 
 
-def service_name(resource: Any) -> str:
+def service_name(resource: Attributed | None) -> str:
     """Return the name of the service that a resource describes."""
-    return (resource and first_text(resource.attributes, semconv.SERVICE_NAME)) or UNKNOWN_SERVICE
+    attributes = resource.attributes if resource else None
+    return first_text(attributes or {}, semconv.SERVICE_NAME) or UNKNOWN_SERVICE

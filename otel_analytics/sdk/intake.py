@@ -29,10 +29,19 @@ from otel_analytics.delivery.logs import logger
 from otel_analytics.errors import FOREIGN_ERRORS, ConfigError
 from otel_analytics.mapping import semconv
 from otel_analytics.mapping.engagements import Occurrence
-from otel_analytics.mapping.identity import NO_REQUEST, EndedSpan, Requests, Said, Settled
+from otel_analytics.mapping.identity import (
+    NO_REQUEST,
+    OF_ONE_PROCESS,
+    Bounds,
+    EndedSpan,
+    Requests,
+    Said,
+    Settled,
+)
 from otel_analytics.mapping.options import options_from_config
 from otel_analytics.mapping.privacy import first_id
-from otel_analytics.mapping.reading import NotMade, link_of, tells_nothing
+from otel_analytics.mapping.protocol import Span as AnySpan
+from otel_analytics.mapping.reading import TRACE_ID, NotMade, TraceOf, link_of, tells_nothing
 from otel_analytics.mapping.spans import SpanMapper
 
 _SERVER: Final = SpanKind.SERVER  # a look-up costs a call on Python 3.10, and this is asked for every span
@@ -115,11 +124,16 @@ class SpanIntake:
 
     Args:
         client: Delivers; its options say how spans are mapped.
+        trace_of: Returns the `Link.trace_id` of a span's context.
+        bounds: How much is remembered of requests.
     """
 
-    def __init__(self, client: AnalyticsClient) -> None:
+    def __init__(
+        self, client: AnalyticsClient, trace_of: TraceOf = TRACE_ID, bounds: Bounds = OF_ONE_PROCESS
+    ) -> None:
+        self._bounds = bounds
         self.client = client
-        self.mapper = SpanMapper(options_from_config(client.config), client.form)
+        self.mapper = SpanMapper(options_from_config(client.config), client.form, trace_of)
         self._states: dict[int, _State] = {}
         self._mark = client.config.endpoint
         self.has_exporter = False
@@ -159,9 +173,7 @@ class SpanIntake:
         with state.lock:
             return state.requests.passed(context.trace_id, context.span_id)
 
-    def take(
-        self, spans: Iterable[ReadableSpan], *, patience_millis: float = 0, is_first: bool = False
-    ) -> None:
+    def take(self, spans: Iterable[AnySpan], *, patience_millis: float = 0, is_first: bool = False) -> None:
         """Take ended spans.
 
         Args:
@@ -187,7 +199,7 @@ class SpanIntake:
         if doubles:
             self.client.note("taken_twice", doubles, _TAKEN_TWICE)
 
-    def _taken(self, span: ReadableSpan, state: _State, *, is_first: bool) -> Sequence[Any]:
+    def _taken(self, span: AnySpan, state: _State, *, is_first: bool) -> Sequence[Any]:
         """Return what leaves now that a span has ended."""
         view = self._whole(span, state, is_first=is_first)
         made: Sequence[Any] = () if view is None else (view,)
@@ -198,7 +210,7 @@ class SpanIntake:
                 return ()
             is_telling = bool(ended.drafts)
             with state.lock:
-                settled = state.requests.ended(ended, time.monotonic())
+                settled = state.requests.ended(ended, self._now())
             made = self._made(settled)
         if is_first and is_telling:
             setattr(span, _TAKEN_BY, self._mark)
@@ -217,7 +229,7 @@ class SpanIntake:
         for draft in self.mapper.draft_all(occurrences):
             if draft.link.trace_id and (self.has_processor or self.has_exporter):
                 with state.lock:
-                    settled += state.requests.happened(draft, time.monotonic())
+                    settled += state.requests.happened(draft, self._now())
             else:
                 settled.append((draft, NO_REQUEST))
         self._hand_on(self._made([*settled, *self._released(state)]))
@@ -287,13 +299,13 @@ class SpanIntake:
         said = Said(first_id(trusted, semconv.USER_ID), first_id(trusted, semconv.SESSION_ID))
         return said if said.user_id or said.session_id else None
 
-    def _whole(self, span: ReadableSpan, state: _State, *, is_first: bool) -> Any:
+    def _whole(self, span: AnySpan, state: _State, *, is_first: bool) -> Any:
         """Return what a span gives that is a whole request, as many are; `None` where it may not be one."""
         try:
             context, parent = span.context, span.parent
             if span.kind is not _SERVER or context is None or not (parent is None or parent.is_remote):
                 return None
-            trace_id, span_id = context.trace_id, context.span_id
+            trace_id, span_id = self.mapper.trace_of(context), context.span_id
             with state.lock:
                 if not (trace_id and state.requests.is_alone(trace_id, span_id)):
                     return None
@@ -303,10 +315,10 @@ class SpanIntake:
         if whole is None:
             return None
         with state.lock:
-            is_alone = state.requests.passed_alone(trace_id, span_id, whole.tell, time.monotonic())
+            is_alone = state.requests.passed_alone(trace_id, span_id, whole.tell, self._now())
         return whole.view if is_alone else None
 
-    def _read(self, span: ReadableSpan, *, is_first: bool) -> EndedSpan | None:
+    def _read(self, span: AnySpan, *, is_first: bool) -> EndedSpan | None:
         try:
             ended = self.mapper.read(span, sampled_only=not is_first)
         except Exception:  # noqa: BLE001 - one span that cannot be read must not take its batch along
@@ -404,12 +416,15 @@ class SpanIntake:
             said = ", ".join(f"{name!r} ({near}?)" for name, near in names.items())
             self.client.note("near_misses", count, f"{_NEAR_MISSES}: {said}")
 
+    def _now(self) -> float:
+        return time.monotonic()
+
     def _state(self) -> _State:
         try:
             return self._states[os.getpid()]
         except KeyError:
             state = self._states.setdefault(
-                os.getpid(), _State(self.client.config.identity_wait_millis / 1000)
+                os.getpid(), _State(Requests(self.client.config.identity_wait_millis / 1000, self._bounds))
             )
             process.register(self)
             for other in [pid for pid in self._states if pid != os.getpid()]:
@@ -420,9 +435,9 @@ class SpanIntake:
 class _State:
     """What an intake holds in one process."""
 
-    def __init__(self, wait: float) -> None:
+    def __init__(self, requests: Requests) -> None:
         self.lock = threading.Lock()
-        self.requests = Requests(wait)
+        self.requests = requests
         self.servers: dict[int, Span] = {}
         self.timer: threading.Thread | None = None
         self.wake = threading.Event()

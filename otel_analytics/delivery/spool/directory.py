@@ -212,6 +212,10 @@ class Directory:
             self._unseen = max(free // _SHARE, 0)
         return sum(mine) + sum(self.others) + coming - self._max_bytes
 
+    def has_room(self, mine: Sizes, coming: int) -> bool:
+        """Whether so many bytes more would fit, as far as is known of the other processes' files."""
+        return sum(mine) + sum(self.others) + coming <= self._max_bytes
+
     def overflow(self, mine: Sizes) -> Sizes:
         """Return how much of what this process has must give way; others give as large a part of theirs."""
         total = self.look(mine)

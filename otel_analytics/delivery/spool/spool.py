@@ -35,6 +35,7 @@ _LOOK_SECONDS = 1.0  # between two looks for what others left behind
 _SOON_SECONDS = 0.02  # while files are being opened
 _IGNORE_SECONDS = 60.0  # in which a file is left alone that could not be read
 _MOST_ADOPTED = 4  # files at a time; others have processes, too
+_ORDINARY_BYTES = 2_000  # of an event, with what SQLite needs for it
 _PATIENCE_SECONDS = 5.0  # of a flush, while another thread opens what was left behind
 _LEFT = "events wait in the spool and are sent later"
 
@@ -145,9 +146,11 @@ class Spool:
             if self._is_opening() or self._open_aside(self._claim()):
                 self._looks_at = now + _SOON_SECONDS
 
-    def has_room(self, count: int) -> bool:  # noqa: ARG002 - the protocol's signature
-        """Return true: what memory cannot hold goes to the file."""
-        return True
+    def has_room(self, count: int) -> bool:
+        """Return whether so many more events of an ordinary size fit into the directory."""
+        mine = [file.sizes() for file in self._files()]
+        total = Sizes(sum(each.views for each in mine), sum(each.engagements for each in mine))
+        return self._shared.directory.has_room(total, count * _ORDINARY_BYTES)
 
     def holds(self, kinds: Collection[Kind], events: float, size: float) -> bool:
         """Whether a lane of these kinds has so many fresh events in memory, or so many bytes of them."""
