@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import permutations
+from typing import Any
 
 import pytest
 
@@ -203,3 +204,20 @@ def test_of_several_messages_in_a_post(method: str, calls: list[str]) -> None:
 def test_messages_in_a_stream_are_calls_beside_it() -> None:
     settled = carried("MCP", "GET", post_first=False, watched=True)
     assert [request.viewed for request, is_view in settled if is_view] == ["MCP:a.B/C", "GET:/rpc"]
+
+
+def test_a_span_that_passes_while_its_server_span_begins_to_wait_for_it_holds_nothing_up() -> None:
+    """What passes takes no lock, so it may end between the look that finds it open and the wait for it."""
+    requests = Requests(5)
+
+    class Interrupted(dict[int, list[tuple[Draft, float]]]):
+        def setdefault(self, span: int, default: Any = None) -> Any:
+            assert requests.passed(TRACE, span) is (span == HANDLER), "nobody waits for it yet"
+            return super().setdefault(span, default)
+
+    for span in (SERVER, HANDLER, OTHER):
+        requests.started(link(span), 0, is_server=span == SERVER)
+    requests._traces[TRACE].waiting = Interrupted()
+    ((draft, _),) = requests.ended(ended(SERVER, {}), 1)
+    assert draft.is_view
+    assert requests.waiting == 0

@@ -34,6 +34,8 @@ _MOST_LINKS_OF_A_TRACE: Final = 4_096
 """A job that runs for hours has no end of them."""
 _MANY_LINKS_OF_A_TRACE: Final = 1_024
 """From here on a span that told nothing is forgotten at its end."""
+_LINKS_ARE_COUNTED_EVERY: Final = 256
+"""So many new traces: a count that is kept up would need a lock for each span."""
 _LONGEST_CHAIN: Final = 256
 _FORGOTTEN_AT_ONCE: Final = 4
 
@@ -224,7 +226,8 @@ class Requests:
         self._lone: OrderedDict[int, _Lone] = OrderedDict()
         self._dues: deque[tuple[float, int]] = deque()
         self._waiting_until: Counter[float] = Counter()
-        self._links = 0
+        self._links = 0  # as counted last
+        self._unseen_traces = 0
         self._waiting = 0
         self._bytes = 0
         self._doubles = 0
@@ -274,6 +277,19 @@ class Requests:
                 trace.said[link.span_id] = said
         return settled
 
+    def started_below(self, trace_id: int, span_id: int, parent_id: int) -> bool:
+        """Learn of a span that is no server span; return whether that was all, as where its trace is known.
+
+        Needs no lock: each step is a single operation of a dict.
+        """
+        trace = self._traces.get(trace_id)
+        if trace is None or len(trace.parents) >= _MOST_LINKS_OF_A_TRACE:
+            return False
+        trace.parents[span_id] = parent_id
+        trace.watched = True
+        trace.open[span_id] = False
+        return True
+
     def ended(self, span: EndedSpan, now: float) -> Sequence[Settled]:
         """Take an ended span; return each event that need not wait, with its request."""
         link, said, drafts, request = span
@@ -317,15 +333,18 @@ class Requests:
         """Note that a span has ended that has nothing to tell, as most; return whether that was all.
 
         Where it was not - somebody waits for the span, or its trace is over with it - it is for `ended`.
+
+        Needs no lock: whoever begins to wait for a span looks afterwards whether it is still open, and here
+        it is closed before a look at who waits.
         """
         trace = self._traces.get(trace_id)
-        if trace is None or trace.waiting or span_id not in trace.open or not trace.parents.get(span_id):
+        if trace is None or trace.open.pop(span_id, True) or not trace.parents.get(span_id):
             return False
-        del trace.open[span_id]
+        if trace.waiting or not trace.open:
+            return False
         if len(trace.parents) > _MANY_LINKS_OF_A_TRACE:
-            del trace.parents[span_id]
-            self._links -= 1
-        return bool(trace.open) or not trace.root_ended
+            trace.parents.pop(span_id, None)
+        return True
 
     def happened(self, draft: Draft, now: float) -> Sequence[Settled]:
         """Take an event by itself, whose span may be open, over or unseen; return as `ended` does."""
@@ -432,7 +451,6 @@ class Requests:
     def _place(self, trace: _Trace, link: Link) -> bool:
         if len(trace.parents) >= _MOST_LINKS_OF_A_TRACE:
             return False
-        self._links += link.span_id not in trace.parents
         trace.parents[link.span_id] = link.parent_id
         return True
 
@@ -453,6 +471,10 @@ class Requests:
             else:
                 self._forget(trace_id)
         settled: list[Settled] = []
+        self._unseen_traces += 1
+        if self._unseen_traces >= _LINKS_ARE_COUNTED_EVERY:
+            self._unseen_traces = 0
+            self._links = sum([len(trace.parents) for trace in self._traces.values()])
         while len(self._traces) >= self._most.traces or self._links >= self._most.links:
             oldest = next(iter(self._over), 0) or next(iter(self._traces))
             settled += self._release(self._traces[oldest])
@@ -461,7 +483,7 @@ class Requests:
 
     def _forget(self, trace_id: int) -> None:
         self._over.pop(trace_id, None)
-        self._links -= len(self._traces.pop(trace_id).parents)
+        self._links = max(self._links - len(self._traces.pop(trace_id).parents), 0)
 
     def _release_oldest(self) -> list[Settled]:
         """Let the longest waiting go, a quarter at once."""
@@ -518,6 +540,9 @@ class Requests:
         # One that waits again is in the line already: whoever waits anew is due last.
         if not self._dues or (due >= self._dues[-1][0] and self._dues[-1] != (due, draft.link.trace_id)):
             self._dues.append((due, draft.link.trace_id))
+        if found in trace.parents and found not in trace.open:
+            # It has ended since it was found, see `passed`, and its thread may have missed that this waits.
+            return self._settle(Link(0, found), trace, (), due)
         if self._waiting > self._most.waiting or self._bytes > self._most.size:
             return self._release_oldest()
         return ()
@@ -611,7 +636,7 @@ def _named_or_open(trace: _Trace, server: int, request: Request) -> Request | in
     """Return a request that somebody makes, else a span below its server span that may yet tell who."""
     if request.user_id:
         return request
-    for below in trace.open:
+    for below in tuple(trace.open):
         if server in _chain(trace, below):
             return below
     for below in () if trace.watched else trace.said:
@@ -636,7 +661,7 @@ def _beyond_the_known(trace: _Trace, draft: Draft, unknown: int) -> Request | in
     """
     if not trace.watched:
         return unknown
-    open_server = next((each for each, is_server in trace.open.items() if is_server), 0)
+    open_server = next((each for each, is_server in tuple(trace.open.items()) if is_server), 0)
     return open_server or _of_around(trace, draft)
 
 

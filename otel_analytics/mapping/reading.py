@@ -16,7 +16,7 @@ from otel_analytics.mapping.values import Attributes, attributes_of, names_of
 
 WHO: Final = frozenset((*semconv.USER_ID, *semconv.SESSION_ID))
 """Attributes that say who it was."""
-_TOLD: Final = frozenset((*WHO, *semconv.GRAPHQL_TYPE, *semconv.GRAPHQL_NAME))
+TOLD: Final = frozenset((*WHO, *semconv.GRAPHQL_TYPE, *semconv.GRAPHQL_NAME))
 TraceOf = Callable[[SpanContext], int]
 TRACE_ID: Final[TraceOf] = attrgetter("trace_id")
 """Tells requests apart in one process; a bridge has the process in the number, above these 128 bits."""
@@ -114,7 +114,7 @@ def sample_weight(span: Span) -> float | None:
 
 def tells_nothing(span: Span) -> bool:
     """Whether a span that is no server span has neither events nor what its request needs: most have not."""
-    return not has_events(span) and _TOLD.isdisjoint(names_of(span))
+    return not has_events(span) and TOLD.isdisjoint(names_of(span))
 
 
 def has_events(span: Span) -> bool:

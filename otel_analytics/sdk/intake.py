@@ -15,11 +15,11 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from os import getpid
 from typing import Any, Final
 
 from opentelemetry import baggage
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace import Span as SdkSpan
 from opentelemetry.trace import Span, SpanContext, SpanKind
 
@@ -41,13 +41,14 @@ from otel_analytics.mapping.identity import (
 from otel_analytics.mapping.options import options_from_config
 from otel_analytics.mapping.privacy import first_id
 from otel_analytics.mapping.protocol import Span as AnySpan
-from otel_analytics.mapping.reading import TRACE_ID, NotMade, TraceOf, link_of, tells_nothing
+from otel_analytics.mapping.reading import TOLD, TRACE_ID, NotMade, TraceOf, link_of
 from otel_analytics.mapping.spans import SpanMapper
 
 _SERVER: Final = SpanKind.SERVER  # a look-up costs a call on Python 3.10, and this is asked for every span
 _MOST_OPEN_REQUESTS: Final = 10_000
 _LOCK_SECONDS: Final = 1.0
 _SHORTEST_SLEEP: Final = 0.05
+_IS_REMOTE: Final = 2  # in a SpanContext, which is a tuple
 _TAKEN_BY: Final = "_otel_analytics_taken_by"
 
 
@@ -135,6 +136,7 @@ class SpanIntake:
         self.client = client
         self.mapper = SpanMapper(options_from_config(client.config), client.form, trace_of)
         self._states: dict[int, _State] = {}
+        self._requests: Requests
         self._mark = client.config.endpoint
         self.has_exporter = False
         self.has_processor = False
@@ -148,6 +150,16 @@ class SpanIntake:
             span: A recording span of the SDK.
             parent_context: In which it started.
         """
+        # Most spans are below others of a request. Read by the SDK's own fields: its properties cost more.
+        try:
+            context: Any = span._context  # noqa: SLF001
+            parent: Any = span._parent  # noqa: SLF001
+            if parent is not None and span._kind is not _SERVER and not parent[_IS_REMOTE]:  # noqa: SLF001
+                requests = self._states[getpid()].requests
+                if requests.started_below(context[0], context[1], parent[1]):
+                    return
+        except (AttributeError, KeyError, TypeError):  # a span of another kind, or a child's first
+            pass
         state = self._state()
         is_server = span.kind is _SERVER
         link = link_of(span)
@@ -161,17 +173,23 @@ class SpanIntake:
         if settled:
             self._hand_on(self._made(settled))
 
-    def passed(self, span: ReadableSpan) -> bool:
+    def passed(self, span: Any) -> bool:
         """Let an ended span pass that has nothing to tell; return whether that was all there is to do.
 
         Args:
             span: An ended span, straight from the SDK.
         """
-        if span.kind is _SERVER or not tells_nothing(span):
+        try:
+            if span._kind is _SERVER:  # noqa: SLF001
+                return False
+            events = span._events  # noqa: SLF001
+            if events._dq or events.dropped or not TOLD.isdisjoint(span._attributes._dict):  # noqa: SLF001
+                return False
+            context = span._context  # noqa: SLF001
+            # Not asked for the process: a forked child's spans have started in it, or are not known there.
+            return self._requests.passed(context[0], context[1])
+        except (AttributeError, KeyError, TypeError):
             return False
-        context, state = span.context, self._state()
-        with state.lock:
-            return state.requests.passed(context.trace_id, context.span_id)
 
     def take(self, spans: Iterable[AnySpan], *, patience_millis: float = 0, is_first: bool = False) -> None:
         """Take ended spans.
@@ -426,6 +444,7 @@ class SpanIntake:
             state = self._states.setdefault(
                 os.getpid(), _State(Requests(self.client.config.identity_wait_millis / 1000, self._bounds))
             )
+            self._requests = state.requests
             process.register(self)
             for other in [pid for pid in self._states if pid != os.getpid()]:
                 self._states.pop(other, None)
