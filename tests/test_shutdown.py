@@ -134,6 +134,31 @@ def test_every_client_is_flushed_not_only_the_providers(collector: FaultyCollect
     assert status == -signal.SIGTERM
 
 
+WAITING = """
+import time
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import SpanKind
+from otel_analytics import AnalyticsSpanProcessor, flush_on_sigterm
+provider = TracerProvider(shutdown_on_exit=False)
+provider.add_span_processor(AnalyticsSpanProcessor(url))
+flush_on_sigterm()
+tracer = provider.get_tracer("shop")
+request = tracer.start_span("POST /buy", kind=SpanKind.SERVER, attributes={"http.request.method": "POST"})
+with trace.use_span(request), tracer.start_as_current_span("charge") as span:
+    span.add_event("payment_processed", {"user.id": "u-1"})
+"""
+
+
+def test_what_waits_for_its_server_span_is_sent_also_where_nothing_was_before(
+    collector: FaultyCollector,
+) -> None:
+    with collector:
+        status, _, _ = end_by_sigterm(WAITING.replace("url", repr(collector.url)) + WAIT, zero_code=False)
+        assert [body["userId"] for body in collector.bodies("engagement")] == ["u-1"]
+    assert status == -signal.SIGTERM
+
+
 def test_one_hanging_collector_does_not_hold_up_the_other_clients(collector: FaultyCollector) -> None:
     with collector, FaultyCollector(then=Hang(millis=60_000)) as hanging:
         program = (

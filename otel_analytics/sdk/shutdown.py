@@ -27,6 +27,7 @@ from otel_analytics import process
 from otel_analytics.delivery.delivery import Delivery
 from otel_analytics.delivery.logs import log_safely
 from otel_analytics.errors import FOREIGN_ERRORS
+from otel_analytics.sdk.intake import SpanIntake
 
 _Scope = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -128,7 +129,11 @@ def _flush_all(timeout_millis: float) -> None:
 
 
 def _flushes(seconds: float) -> list[Callable[[], object]]:
-    return [partial(delivery.flush, seconds) for delivery in process.residents(Delivery)]
+    flushes: list[Callable[[], object]] = [
+        partial(delivery.flush, seconds) for delivery in process.residents(Delivery)
+    ]
+    # Where nothing has left yet, all there is may wait for a server span, before any delivery is made.
+    return flushes + [intake.at_exit for intake in process.residents(SpanIntake)]
 
 
 def _within(seconds: float, *works: Callable[[], object]) -> None:
