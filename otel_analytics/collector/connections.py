@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import socket
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -16,6 +18,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _LOGGER = logging.getLogger("otel_analytics")
+_QUIET_SECONDS = 60.0  # between two lines that say the same
 
 
 @dataclass(frozen=True)
@@ -57,18 +60,18 @@ class BoundedServer(uvicorn.Server):
         await super().shutdown(sockets)
 
     async def _accept_all(self, listener: socket.socket) -> None:
-        failed = False
+        quiet_until = -math.inf
         while True:
             await self._room()
             try:
                 await self._accept(listener)
-                failed = False
             except ConnectionError:  # that peer has gone already
                 continue
             except OSError as error:
-                if not failed:
+                # One may be accepted in between, as descriptors come and go.
+                if time.monotonic() >= quiet_until:
                     _LOGGER.warning("the collector accepts no connections for the moment: %s", error.strerror)
-                failed = True
+                    quiet_until = time.monotonic() + _QUIET_SECONDS
                 await asyncio.sleep(self._limits.accept_pause_seconds)
 
     async def _room(self) -> None:
