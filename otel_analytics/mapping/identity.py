@@ -37,7 +37,7 @@ _MANY_LINKS_OF_A_TRACE: Final = 1_024
 _LINKS_ARE_COUNTED_EVERY: Final = 256
 """So many new traces: a count that is kept up would need a lock for each span."""
 _LONGEST_CHAIN: Final = 256
-_FORGOTTEN_AT_ONCE: Final = 4
+_FORGOTTEN_AT_ONCE: Final = 2
 
 
 class Link(NamedTuple):

@@ -39,7 +39,7 @@ from otel_analytics.mapping.reading import (
 from otel_analytics.mapping.routes import is_parameter
 from otel_analytics.mapping.second_spans import SecondSpans
 from otel_analytics.mapping.statuses import FAILURES, NO_SUCH_ROUTE
-from otel_analytics.mapping.values import Attributes, as_text, attributes_of, first_text, is_true
+from otel_analytics.mapping.values import Attributes, as_text, attributes_for_a_look, first_text, is_true
 from otel_analytics.mapping.views import duration_of, service_name, user_agent_of, view, viewed
 
 EXCLUDED: Final = "excluded"
@@ -197,7 +197,7 @@ class SpanMapper:
             `None` where it takes more than one look: a call not seen before, events, a placeholder for a
             user, a GraphQL operation, a span whose request may have a second one.
         """
-        attributes, context = attributes_of(span), span.context
+        attributes, context = attributes_for_a_look(span), span.context
         if context is None:
             return None
         trace = self.trace_of(context)

@@ -29,6 +29,12 @@ def attributes_of(owner: Attributed) -> Attributes:
     return copy
 
 
+def attributes_for_a_look(owner: Attributed) -> Attributes:
+    """Return the same without a copy where that can be had; not to be kept or changed."""
+    own = getattr(getattr(owner, "_attributes", None), "_dict", None)  # the SDK's
+    return own if isinstance(own, dict) else attributes_of(owner)
+
+
 def has_any(attributes: Mapping[str, Any], keys: tuple[str, ...]) -> bool:
     """Whether one of a few ``keys`` is there; a frozenset's `isdisjoint` looks at all attributes instead."""
     for key in keys:  # noqa: SIM110 - a generator costs five times as much
@@ -39,11 +45,8 @@ def has_any(attributes: Mapping[str, Any], keys: tuple[str, ...]) -> bool:
 
 def names_of(owner: Attributed) -> Iterable[str]:
     """Return the names of attributes, without a copy or their values where that can be had."""
-    names = getattr(getattr(owner, "_attributes", None), "_dict", None)  # the SDK's own
-    if isinstance(names, dict):
-        return names
     named: Iterable[str] | None = getattr(owner, "attribute_names", None)
-    return attributes_of(owner) if named is None else named
+    return attributes_for_a_look(owner) if named is None else named
 
 
 def first_text(attributes: Mapping[str, Any], keys: tuple[str, ...]) -> str:
@@ -76,6 +79,8 @@ def as_text(value: Any) -> str:
     One-element sequences are unwrapped, numbers and UUIDs are ids as good as text. Booleans, mappings and
     longer sequences are no text.
     """
+    if type(value) is str:
+        return value
     for _ in range(2):
         if isinstance(value, (tuple, list)) and len(value) == 1:
             value = value[0]

@@ -324,9 +324,9 @@ class SpanIntake:
             if span.kind is not _SERVER or context is None or not (parent is None or parent.is_remote):
                 return None
             trace_id, span_id = self.mapper.trace_of(context), context.span_id
-            with state.lock:
-                if not (trace_id and state.requests.is_alone(trace_id, span_id)):
-                    return None
+            # Without the lock: it is asked again below, where it counts.
+            if not (trace_id and state.requests.is_alone(trace_id, span_id)):
+                return None
             whole = self.mapper.read_whole(span, sampled_only=not is_first)
         except Exception:  # noqa: BLE001 - to be looked at with more care
             return None
