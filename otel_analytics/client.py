@@ -20,6 +20,12 @@ from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector
 from opentelemetry.trace import format_span_id, format_trace_id, get_current_span
 
 from otel_analytics import process
+from otel_analytics.arguments import (
+    mistake_in_api_call,
+    mistake_in_business_event,
+    mistake_in_engagement,
+    mistake_in_view,
+)
 from otel_analytics.config import Config
 from otel_analytics.contract import rfc3339
 from otel_analytics.delivery.delivery import Delivery, Upstream, tls_files, with_usable_spool
@@ -111,6 +117,8 @@ class AnalyticsClient:
             ip_address: The client's address.
             metadata: More about it; any values.
         """
+        fields = {"session_id": session_id, "user_id": user_id, "content_type": content_type}
+        self._tell_mistake("track_view", mistake_in_view(fields, device_type, duration))
 
         def view(event_id: str, nanos: int) -> Event | EncodedEvent:
             return self.form.view(
@@ -146,6 +154,8 @@ class AnalyticsClient:
             target_type: The target's type.
             metadata: More about it; any values.
         """
+        fields = {"user_id": user_id, "target_id": target_id, "target_type": target_type}
+        self._tell_mistake("track_engagement", mistake_in_engagement(fields, metric_type))
 
         def engagement(event_id: str, nanos: int) -> Event | EncodedEvent | None:
             user = field_text(user_id) or self._anonymous(event_id)
@@ -183,6 +193,8 @@ class AnalyticsClient:
             duration: Milliseconds.
             ip_address: The caller's address.
         """
+        mistake = mistake_in_api_call(endpoint, method, status_code)
+        self._tell_mistake("track_api_call", mistake)
         self.track_view(
             _joined(method, endpoint),
             _API_CALL_CONTENT_TYPE,
@@ -210,9 +222,9 @@ class AnalyticsClient:
         """
         business_event = self._business_event(event_type)
         if business_event is None:
-            for field, given in (("user_id", user_id), ("target_id", target_id)):
-                if self._business_event(field_text(given)) is not None:
-                    self.note("swapped_arguments", 1, _SWAPPED % (field, field_text(given)))
+            fields = {"user_id": user_id, "target_id": target_id}
+            mistake = mistake_in_business_event(fields, event_type, self._business_events)
+            self._tell_mistake("track_business_event", mistake)
             self._invalid("its event_type is not among business_events")
             return
         self._track_known(business_event, user_id, event_type, target_id, metadata)
@@ -372,6 +384,10 @@ class AnalyticsClient:
             self._invalid(type(error).__name__)
             return None
 
+    def _tell_mistake(self, method: str, mistake: str) -> None:
+        if mistake:
+            self.note("swapped_arguments", 1, _SWAPPED % (method, mistake))
+
     def _invalid(self, why: str) -> None:
         self._delivery().refuse(DropReason.INVALID)
         if logger.isEnabledFor(logging.DEBUG):
@@ -399,10 +415,7 @@ class AnalyticsClient:
         return delivery
 
 
-_SWAPPED = (
-    "track_business_event: %s=%r is the name of a business event and event_type is not: the arguments are"
-    " swapped, give them by name"
-)
+_SWAPPED = "%s: %s; the arguments are in each other's places, give them by name"
 
 
 def _warn_of_insecure_key(config: Config) -> None:

@@ -44,12 +44,49 @@ def test_an_unknown_business_event_is_counted_and_never_raised() -> None:
         assert client.stats().dropped == {"invalid": 1}
 
 
-def test_swapped_arguments_are_named(caplog: pytest.LogCaptureFixture) -> None:
+SWAPPED = {
+    "track_business_event": (
+        ("payment_processed", "someone", "order-42"),
+        "user_id='payment_processed' is the name of a business event",
+    ),
+    "track_engagement": (
+        ("someone", "order-42", "purchase", "content"),
+        "target_id='purchase' is a metric type",
+    ),
+    "track_api_call": (("GET", "/someone", 200), "endpoint='GET' is a method, method is a path"),
+    "track_view": (("p-1", "product", "desktop", "someone"), "session_id='desktop' is a device type"),
+}
+
+
+@pytest.mark.parametrize("method", SWAPPED)
+def test_swapped_arguments_are_named(method: str, caplog: pytest.LogCaptureFixture) -> None:
+    arguments, said = SWAPPED[method]
     with AnalyticsClient("http://127.0.0.1:9") as client:
-        client.track_business_event("payment_processed", "someone", "order-42")
-        assert client.stats().dropped == {"invalid": 1}
-    assert "track_business_event: user_id='payment_processed' is the name of" in caplog.text
+        getattr(client, method)(*arguments)
+        assert client.stats().noted["swapped_arguments"] == 1
+        assert client.stats().dropped == ({"invalid": 1} if method == "track_business_event" else {})
+    assert f"{method}: {said}" in caplog.text
     assert "someone" not in caplog.text
+
+
+def test_a_text_where_a_number_is_meant_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    with AnalyticsClient("http://127.0.0.1:9") as client:
+        client.track_api_call("/a", "GET", "someone")  # type: ignore[arg-type]
+        client.track_view("p", "product", "visit", "desktop", "user-7", "someone")  # type: ignore[arg-type]
+        assert client.stats().noted["swapped_arguments"] == 2
+    assert "track_api_call: status_code is a text, no number" in caplog.text
+    assert "someone" not in caplog.text
+
+
+def test_arguments_in_their_own_places_are_no_mistake(caplog: pytest.LogCaptureFixture) -> None:
+    with AnalyticsClient("http://127.0.0.1:9") as client:
+        client.track_api_call("/a", "GET", 200, "user-7", 12.5)
+        client.track_view("desktop", "desktop", "visit", "mobile", "user-7", 3)
+        client.track_engagement("purchase", "purchase", "purchase", "content")
+        client.track_engagement("u", "signup", "t", "content")
+        client.track_business_event("payment_processed", "payment_processed", "t")
+        assert "swapped_arguments" not in client.stats().noted
+    assert "places" not in caplog.text
 
 
 def test_an_event_made_by_hand_that_cannot_be_encoded_is_counted() -> None:
