@@ -310,3 +310,44 @@ def test_names_that_are_nearly_business_events_are_noted(
     assert "'payment_process' (payment_processed?)" in caplog.text
     assert len(caplog.records) == 1
     exporter.shutdown()
+
+
+def _lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    return [(record.levelname, record.getMessage()) for record in caplog.records]
+
+
+@pytest.mark.parametrize(("adapter", "seen"), [
+    (AnalyticsSpanExporter, "sampled spans only"), (AnalyticsSpanProcessor, "unsampled calls "),
+])  # fmt: skip
+@pytest.mark.parametrize("service", ["shop", ""])
+def test_in_code_the_start_is_told_with_the_first_event_by_its_services_name(
+    collector: FaultyCollector, caplog: pytest.LogCaptureFixture, adapter: Any, seen: str, service: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    made = adapter(collector.url)
+    provider = TracerProvider(resource=Resource({"service.name": service} if service else {}))
+    provider.add_span_processor(made if adapter is AnalyticsSpanProcessor else SimpleSpanProcessor(made))
+    assert _lines(caplog) == []
+    for _ in range(2):
+        serve(provider.get_tracer("test"))
+        assert made.force_flush(5_000)
+    made.shutdown()
+    told = dict(reversed(_lines(caplog)))
+    assert len(_lines(caplog)) == (2 if service else 3)
+    assert f"analytics{' of shop' * bool(service)} go to {collector.url} (" in told["INFO"]
+    assert seen in told["INFO"]
+    assert ("app_name" in told.get("WARNING", "")) == (not service)
+
+
+def test_a_client_without_a_name_says_so_with_its_first_view(
+    collector: FaultyCollector, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = AnalyticsClient(collector.url)
+    client.track_business_event("u-1", "payment_processed", "order-1")
+    assert _lines(caplog) == []
+    client.track_api_call("/a", "GET", 200)
+    client.track_api_call("/a", "GET", 200)
+    client.shutdown()
+    ((level, line),) = _lines(caplog)
+    assert level == "WARNING"
+    assert "no name" in line

@@ -40,7 +40,7 @@ from otel_analytics.mapping.routes import is_parameter
 from otel_analytics.mapping.second_spans import SecondSpans
 from otel_analytics.mapping.statuses import FAILURES, NO_SUCH_ROUTE
 from otel_analytics.mapping.values import Attributes, as_text, attributes_for_a_look, first_text, is_true
-from otel_analytics.mapping.views import duration_of, service_name, user_agent_of, view, viewed
+from otel_analytics.mapping.views import duration_of, is_nameless, service_name, user_agent_of, view, viewed
 
 EXCLUDED: Final = "excluded"
 _MOST_SHARED: Final = 4_096
@@ -136,7 +136,13 @@ class SpanMapper:
         self._redacted = Tally()
         self._shared: dict[Any, _SharedCall] = {}
         self._service: tuple[Any, str] = None, ""
+        self.is_nameless = False  # whether a view has just been made for a service without a name
         self.business = BusinessNames(options.business_events)
+
+    @property
+    def service(self) -> str:
+        """The service of the view made last; empty before there is one, and where `app_name` says it."""
+        return self._service[1]
 
     def take_folded_endpoints(self) -> int:
         """Return how many calls were folded into ``{other}`` since this was asked last."""
@@ -329,6 +335,7 @@ class SpanMapper:
         resource, name = self._service
         if span.resource is not resource or resource is None:
             resource, name = self._service = span.resource, service_name(span.resource)
+            self.is_nameless = not self._options.app_name and is_nameless(name)
         return name
 
     def _not_viewed(self, request: Request, attributes: Attributes) -> NotMade | None:

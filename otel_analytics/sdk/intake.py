@@ -26,6 +26,7 @@ from opentelemetry.trace import Span, SpanContext, SpanKind
 from otel_analytics import process
 from otel_analytics.client import AnalyticsClient
 from otel_analytics.delivery.logs import logger
+from otel_analytics.delivery.start import ALL_CALLS, RECORDED_CALLS, SAMPLED_CALLS, tell_nameless
 from otel_analytics.errors import FOREIGN_ERRORS, ConfigError
 from otel_analytics.mapping import semconv
 from otel_analytics.mapping.engagements import Occurrence
@@ -44,6 +45,7 @@ from otel_analytics.mapping.protocol import Span as AnySpan
 from otel_analytics.mapping.reading import TOLD, TRACE_ID, NotMade, TraceOf, link_of
 from otel_analytics.mapping.spans import SpanMapper
 from otel_analytics.options import Options
+from otel_analytics.sdk.sampler import counts_unsampled
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -412,10 +414,21 @@ class SpanIntake:
             for each in made:
                 if isinstance(each, NotMade):
                     self.client.refuse(each.reason)
+        if events and not self.client.is_announced:
+            self._begin()
         self.client.submit(events, patience_millis=patience_millis)
         self._note()
 
+    def _begin(self) -> None:
+        seen = SAMPLED_CALLS if self.has_exporter else ""
+        if self.has_processor:
+            seen = ALL_CALLS if counts_unsampled() else RECORDED_CALLS
+        self.client.announce(self.mapper.service if seen else "", seen)  # a bridge's spans are of many
+
     def _note(self) -> None:
+        if self.mapper.is_nameless:
+            self.mapper.is_nameless = False
+            tell_nameless()
         folded = self.mapper.take_folded_endpoints()
         if folded:
             self.client.note("endpoints_folded", folded, _FOLDED)

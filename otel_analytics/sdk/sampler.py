@@ -8,8 +8,9 @@ found it: dropped.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from opentelemetry.context import Context, attach, detach
 from opentelemetry.sdk.trace import TracerProvider
@@ -134,9 +135,20 @@ def count_unsampled(provider: object) -> bool:
         be replaced. Never raises.
     """
     try:
-        return isinstance(provider, TracerProvider) and _wrap_sampler(provider)
+        if not (isinstance(provider, TracerProvider) and _wrap_sampler(provider)):
+            return False
+        _counting.add(provider)
     except Exception:  # noqa: BLE001 - a vendor's provider may compute its sampler, or refuse to change it
         return False
+    return True
+
+
+_counting: Final[weakref.WeakSet[TracerProvider]] = weakref.WeakSet()
+
+
+def counts_unsampled() -> bool:
+    """Whether a provider of this process records what its sampler drops."""
+    return bool(_counting)
 
 
 def _wrap_sampler(provider: TracerProvider) -> bool:
