@@ -315,13 +315,13 @@ class AnalyticsClient:
         """
         self._delivery().refuse(DropReason(reason), count)
 
-    def note(self, what: str, count: int, text: str) -> None:
+    def note(self, what: str, count: int, text: str = "") -> None:
         """Count something an adapter saw in ``stats().noted``, and log it, at most a line a minute for each.
 
         Args:
             what: Its name.
             count: How often.
-            text: A sentence with the remedy.
+            text: A sentence with the remedy; none is logged where there is none.
         """
         self._delivery().note(what, count, text)
 

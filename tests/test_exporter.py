@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import httpx
@@ -309,6 +309,58 @@ def test_names_that_are_nearly_business_events_are_noted(
     assert exporter.client.stats().noted == {"near_misses": 2}
     assert "'payment_process' (payment_processed?)" in caplog.text
     assert len(caplog.records) == 1
+    exporter.shutdown()
+
+
+NOTHINGS = [
+    ({"kind": SpanKind.SERVER}, (), "unknown_protocol", "INFO", "'shop.queue' gives no view"),
+    ({"kind": SpanKind.SERVER, "attributes": {"faas.trigger": "timer", "faas.name": "f"}}, (), "", "", ""),
+    ({"kind": SpanKind.CONSUMER}, (), "", "", ""),
+    ({}, ("cache_hit", "cache_hit user-4711"), "not_business_events", "DEBUG", "'cache_hit' is not among"),
+    ({}, ("payment_procesed",), "near_misses", "WARNING", "'payment_procesed' (payment_processed?)"),
+    ({}, ("exception", "message", "gen_ai.choice"), "", "", ""),
+]
+
+
+@pytest.mark.parametrize(("span", "events", "noted", "level", "line"), NOTHINGS)
+def test_what_gives_nothing_is_counted_and_each_name_of_it_told_once(
+    collector: FaultyCollector,
+    caplog: pytest.LogCaptureFixture,
+    span: dict[str, Any],
+    events: Sequence[str],
+    noted: str,
+    level: str,
+    line: str,
+) -> None:
+    caplog.set_level(logging.DEBUG, "otel_analytics")
+    exporter = AnalyticsSpanExporter(collector.url)
+    tracer = provider_of(SimpleSpanProcessor(exporter)).get_tracer("shop.queue")
+    for _ in range(3):
+        started = tracer.start_span("work 4711", **span)
+        for name in events:
+            started.add_event(name, {"card": "4929"})
+        started.end()
+    counted = 3 * max(len(events), 1)
+    assert exporter.client.stats().noted == ({noted: counted} if noted else {})
+    told = _lines(caplog)
+    assert len(told) == (max(len(events), 1) if noted else 0)
+    assert [each[0] for each in told] == [level] * len(told)
+    assert not noted or line in told[0][1]
+    assert "4711" not in caplog.text
+    assert "4929" not in caplog.text
+    exporter.shutdown()
+
+
+def test_of_many_names_the_first_are_told(
+    collector: FaultyCollector, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "otel_analytics")
+    exporter = AnalyticsSpanExporter(collector.url)
+    with provider_of(SimpleSpanProcessor(exporter)).get_tracer("shop").start_as_current_span("work") as span:
+        for number in range(100):
+            span.add_event("".join(chr(ord("a") + int(digit)) * 3 for digit in str(number)))
+    assert exporter.client.stats().noted == {"not_business_events": 100}
+    assert len(_lines(caplog)) == 8
     exporter.shutdown()
 
 

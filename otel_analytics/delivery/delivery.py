@@ -144,9 +144,10 @@ class Delivery:
             self._log.tell(reason.value, count, _REFUSALS[reason])
 
     def note(self, what: str, count: int, text: str) -> None:
-        """Count and log what is neither a delivery nor a loss of ours; one line a minute for each."""
+        """Count what is neither a delivery nor a loss of ours; with a text, log it, one line a minute."""
         self._ledger.note(what, count)
-        self._log.tell(what, count, text)
+        if text:
+            self._log.tell(what, count, text)
 
     def flush(self, timeout: float) -> bool:
         """Wait at most ``timeout`` seconds until all that was accepted is settled; return whether it is."""

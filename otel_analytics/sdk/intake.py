@@ -11,10 +11,11 @@ not run any hook (uWSGI).
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import getpid
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,7 +26,7 @@ from opentelemetry.trace import Span, SpanContext, SpanKind
 
 from otel_analytics import process
 from otel_analytics.client import AnalyticsClient
-from otel_analytics.delivery.logs import logger
+from otel_analytics.delivery.logs import logger, tell_once
 from otel_analytics.delivery.start import ALL_CALLS, RECORDED_CALLS, SAMPLED_CALLS, tell_nameless
 from otel_analytics.errors import FOREIGN_ERRORS, ConfigError
 from otel_analytics.mapping import semconv
@@ -40,9 +41,10 @@ from otel_analytics.mapping.identity import (
     Settled,
 )
 from otel_analytics.mapping.options import options_from_config
-from otel_analytics.mapping.privacy import first_id
+from otel_analytics.mapping.privacy import first_id, name_without_ids
 from otel_analytics.mapping.protocol import Span as AnySpan
 from otel_analytics.mapping.reading import TOLD, TRACE_ID, NotMade, TraceOf, link_of
+from otel_analytics.mapping.reasons import NEAR_MISS, NOT_BUSINESS, REASONS, UNKNOWN_PROTOCOL
 from otel_analytics.mapping.spans import SpanMapper
 from otel_analytics.options import Options
 from otel_analytics.sdk.sampler import counts_unsampled
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
 _SERVER: Final = SpanKind.SERVER  # a look-up costs a call on Python 3.10, and this is asked for every span
 _MOST_OPEN_REQUESTS: Final = 10_000
 _LOCK_SECONDS: Final = 1.0
+_LONGEST_NAME: Final = 128
 _SHORTEST_SLEEP: Final = 0.05
 _IS_REMOTE: Final = 2  # in a SpanContext, which is a tuple
 _TAKEN_BY: Final = "_otel_analytics_taken_by"
@@ -214,7 +217,7 @@ class SpanIntake:
             made += self._made(self._released(state))
         if made:
             self._hand_on(made, patience_millis)
-        elif self.mapper.business.had_near_misses:
+        elif self.mapper.noticed.waiting:
             self._note()
         if doubles:
             self.client.note("taken_twice", doubles, _TAKEN_TWICE)
@@ -280,7 +283,10 @@ class SpanIntake:
         except FOREIGN_ERRORS:
             logger.debug("an event could not be made", exc_info=True)
         self.client.refuse("invalid")
-        self.client.note("unknown_event", 1, _UNKNOWN_EVENT)
+        self.client.note("unknown_event", 1)
+        name = name_without_ids(occurrence.name[:_LONGEST_NAME])
+        why = self.mapper.business.why_not(occurrence.name[:_LONGEST_NAME])
+        tell_once(logging.WARNING, _UNKNOWN_EVENT, name, why, what=f"unknown_event {name}")
 
     def will_see(self, span: Span) -> bool:
         """Whether a span is recorded and comes here when it ends."""
@@ -435,17 +441,21 @@ class SpanIntake:
         redacted = self.mapper.take_redacted_ids()
         if redacted:
             self.client.note("ids_redacted", redacted, _REDACTED)
-        if self.mapper.business.had_near_misses:
-            self._note_near_misses()
+        if self.mapper.noticed.waiting:
+            self._note_nothings()
         doubles = self._state().requests.take_doubles()
         if doubles:
             self.client.note("recorded_twice", doubles, _RECORDED_TWICE)
 
-    def _note_near_misses(self) -> None:
-        count, names = self.mapper.business.take_near_misses()
-        if count:
-            said = ", ".join(f"{name!r} ({near}?)" for name, near in names.items())
-            self.client.note("near_misses", count, f"{_NEAR_MISSES}: {said}")
+    def _note_nothings(self) -> None:
+        """Count what gave nothing, and say once what it is called."""
+        counts, new = self.mapper.noticed.take()
+        for why, count in counts.items():
+            self.client.note(why, count)
+        for why, name, near in new:
+            level, text = _NOTICED[why]
+            shown = f"{name!r} ({near}?)" if near else repr(name)
+            tell_once(level, text, shown, what=f"{why} {name}")
 
     def _now(self) -> float:
         return time.monotonic()
@@ -483,8 +493,16 @@ class _State:
 
 _FOLDED = "calls without a route were folded into {other}; see max_endpoints"
 _REDACTED = "spans or events came with a placeholder where a user or session was, which is nobody"
-_NEAR_MISSES = "events are no business events, though their names are nearly so; see business_events"
 _SPAN_LIMITS = "spans lost events before they came here; raise OTEL_SPAN_EVENT_COUNT_LIMIT"
-_UNKNOWN_EVENT = "an event that is no business event was tracked; name it in business_events"
+_UNKNOWN_EVENT = "track(%r) is lost: %s; name it in business_events"
 _RECORDED_TWICE = "events were recorded as a span event and as a log record, and are counted once"
 _TAKEN_TWICE = "spans came through AnalyticsSpanProcessor already, and AnalyticsSpanExporter left them alone"
+_NOTICED: Mapping[str, tuple[int, str]] = {
+    NEAR_MISS: (
+        logging.WARNING,
+        "an event is no business event, though its name is nearly one: %s; see business_events",
+    ),
+    NOT_BUSINESS: (logging.DEBUG, f"an event gives nothing: %s is {REASONS[NOT_BUSINESS]}"),
+    UNKNOWN_PROTOCOL: (logging.INFO, f"a span of %s gives no view: {REASONS[UNKNOWN_PROTOCOL]}"),
+}
+"""How loud what gives nothing is told, and in which words: what may well be meant so is told quietly."""
