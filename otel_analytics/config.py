@@ -182,7 +182,8 @@ class Config:
     count_unsampled: bool = _option(
         True,  # noqa: FBT003 - the option's default
         Flag(),
-        "Set up by the environment, count also the calls that tracing samples out; its own sample stays.",
+        "Set up by the environment, count also the calls that tracing samples out; its own sample stays. In "
+        "code, `count_unsampled(provider)` does that, and false says that they are meant to be missing.",
     )
     identity_wait_millis: int = _option(
         5000,

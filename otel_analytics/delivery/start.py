@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from otel_analytics.delivery.logs import Secrets, tell_once
 from otel_analytics.escaping import escaped
+from otel_analytics.mapping.reasons import SAMPLED_OUT
 from otel_analytics.mapping.semconv import UNKNOWN_SERVICE
 from otel_analytics.mapping.views import is_nameless
 
@@ -60,9 +61,23 @@ def tell_nameless() -> None:
     tell_once(logging.WARNING, _NAMELESS)
 
 
+def tell_sampled_out(sampler: str = "") -> None:
+    """Warn that calls are missing because tracing samples them out, and nobody asked for those.
+
+    Args:
+        sampler: What samples them out, where that is known.
+    """
+    by = f" ({escaped(sampler[:_LONGEST_NAME])})" if sampler else ""
+    tell_once(logging.WARNING, _SAMPLED_OUT, by, what=SAMPLED_OUT)
+
+
 def _shown(config: Config) -> str:
     secrets = Secrets([config.write_key or "", *config.headers.values()])
     return secrets.hidden(config.endpoint.rstrip("/"))
 
 
+_SAMPLED_OUT = (
+    "calls that tracing samples out%s are not counted: AnalyticsSpanProcessor with count_unsampled(provider)"
+    " counts them, count_unsampled=false says that this is meant"
+)
 _NAMELESS = f"the service has no name, its views say {UNKNOWN_SERVICE}: set OTEL_SERVICE_NAME or app_name"

@@ -19,6 +19,7 @@ NOT_BUSINESS: Final = "not_business_events"
 UNKNOWN_PROTOCOL: Final = "unknown_protocol"
 NOBODY_CALLS: Final = "nobody_calls"
 NO_SERVER: Final = "no_server"
+SAMPLED_OUT: Final = "sampled_out"
 SECOND: Final = "second_span"
 TWICE: Final = "recorded_twice"
 
@@ -33,6 +34,7 @@ REASONS: Final[Mapping[str, str]] = {
     ),
     NOBODY_CALLS: "a function that nobody calls: a timer, a message or a change of data has started it",
     NO_SERVER: "{kind} span: only server spans are API calls",
+    SAMPLED_OUT: "tracing samples it out, and nothing counts such calls",
     SECOND: "the same request as another server span, which has the view",
     TWICE: "the same event is there already",
 }

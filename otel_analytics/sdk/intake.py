@@ -22,12 +22,18 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry import baggage
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import Span as SdkSpan
-from opentelemetry.trace import Span, SpanContext, SpanKind
+from opentelemetry.trace import Span, SpanContext, SpanKind, get_tracer_provider
 
 from otel_analytics import process
 from otel_analytics.client import AnalyticsClient
 from otel_analytics.delivery.logs import logger, tell_once
-from otel_analytics.delivery.start import ALL_CALLS, RECORDED_CALLS, SAMPLED_CALLS, tell_nameless
+from otel_analytics.delivery.start import (
+    ALL_CALLS,
+    RECORDED_CALLS,
+    SAMPLED_CALLS,
+    tell_nameless,
+    tell_sampled_out,
+)
 from otel_analytics.errors import FOREIGN_ERRORS, ConfigError
 from otel_analytics.mapping import semconv
 from otel_analytics.mapping.engagements import Occurrence
@@ -44,10 +50,10 @@ from otel_analytics.mapping.options import options_from_config
 from otel_analytics.mapping.privacy import first_id, name_without_ids
 from otel_analytics.mapping.protocol import Span as AnySpan
 from otel_analytics.mapping.reading import TOLD, TRACE_ID, NotMade, TraceOf, link_of
-from otel_analytics.mapping.reasons import NEAR_MISS, NOT_BUSINESS, REASONS, UNKNOWN_PROTOCOL
+from otel_analytics.mapping.reasons import NEAR_MISS, NOT_BUSINESS, REASONS, SAMPLED_OUT, UNKNOWN_PROTOCOL
 from otel_analytics.mapping.spans import SpanMapper
 from otel_analytics.options import Options
-from otel_analytics.sdk.sampler import counts_unsampled
+from otel_analytics.sdk.sampler import counts_unsampled, leaves_out
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -145,6 +151,7 @@ class SpanIntake:
         self._mark = client.config.endpoint
         self.has_exporter = False
         self.has_processor = False
+        self._has_begun = False
         client.add_upstream(self)
         self._state()
 
@@ -298,6 +305,12 @@ class SpanIntake:
             is_seen = state.requests.is_open(context.trace_id, context.span_id)
         return is_seen or (self.has_exporter and context.trace_flags.sampled)
 
+    def note_sampled_out(self) -> None:
+        """Count a call that tracing samples out, and that nothing here will ever see."""
+        if self.has_exporter and not self.has_processor and self.client.config.count_unsampled:
+            self.client.note(SAMPLED_OUT, 1)
+            tell_sampled_out()
+
     def server_span(self, context: SpanContext) -> Span | None:
         """Return the open server span of the request in which a span is; `None` where none is known."""
         state = self._state()
@@ -420,16 +433,21 @@ class SpanIntake:
             for each in made:
                 if isinstance(each, NotMade):
                     self.client.refuse(each.reason)
-        if events and not self.client.is_announced:
+        if events and not self._has_begun:
             self._begin()
         self.client.submit(events, patience_millis=patience_millis)
         self._note()
 
     def _begin(self) -> None:
+        self._has_begun = True
         seen = SAMPLED_CALLS if self.has_exporter else ""
         if self.has_processor:
             seen = ALL_CALLS if counts_unsampled() else RECORDED_CALLS
         self.client.announce(self.mapper.service if seen else "", seen)  # a bridge's spans are of many
+        if seen in (RECORDED_CALLS, SAMPLED_CALLS) and self.client.config.count_unsampled:
+            sampler = leaves_out(get_tracer_provider())
+            if sampler:
+                tell_sampled_out(sampler)
 
     def _note(self) -> None:
         if self.mapper.is_nameless:
