@@ -235,7 +235,12 @@ class Config:
         "A function of a reason and the events dropped for it, on a thread of its own; `reason.stated` is "
         "what the collector said, if anything. Set in code only.",
     )
-    debug: bool = _option(False, Flag(), "Log every delivery at DEBUG, without payloads.")  # noqa: FBT003
+    debug: bool = _option(
+        False,  # noqa: FBT003 - the option's default
+        Flag(),
+        "Log at DEBUG every delivery, and of each span what it gave or why nothing, without payloads; on "
+        "standard error, unless the application has a handler for it.",
+    )
 
     def __post_init__(self) -> None:
         """Check every option, whoever made this object; what is wrong is told at once."""

@@ -98,6 +98,22 @@ def test_start_and_first_delivery_are_told_once_by_all_that_are_forked(collector
     assert len(collector.bodies("view")) == 3
 
 
+def test_debug_prints_what_each_span_gave(collector: FaultyCollector) -> None:
+    done = run_instrumented(
+        PROGRAM,
+        OTEL_TRACES_EXPORTER="analytics",
+        OTEL_EXPORTER_ANALYTICS_ENDPOINT=collector.url,
+        OTEL_EXPORTER_ANALYTICS_WRITE_KEY="wk_4711_0815",
+        OTEL_EXPORTER_ANALYTICS_DEBUG="true",
+    )
+    assert [line for line in _lines(done) if "span" in line] == [
+        "otel-analytics: server span 'GET /a': view: GET:/a",
+        "otel-analytics: server span 'GET /a': payment_processed: purchase",
+    ]
+    assert "otel-analytics: 1 view event(s): ACCEPTED" in _lines(done)
+    assert "0815" not in done.stderr
+
+
 LOGGING_LATER = "import logging\nlogging.basicConfig(level={level}, format='app %(message)s')\n"
 
 

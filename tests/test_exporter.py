@@ -364,6 +364,69 @@ def test_of_many_names_the_first_are_told(
     exporter.shutdown()
 
 
+@pytest.mark.parametrize("adapter", [AnalyticsSpanExporter, AnalyticsSpanProcessor])
+@pytest.mark.parametrize("hook", [None, lambda event: event], ids=["encoded", "objects"])
+def test_debug_says_of_each_span_what_it_gave_or_why_nothing(
+    collector: FaultyCollector, caplog: pytest.LogCaptureFixture, adapter: Any, hook: Any
+) -> None:
+    made = adapter(
+        collector.url, debug=True, excluded_endpoints=["/health"], anonymous_user_id="", before_send=hook
+    )
+    tracer = provider_of(made if adapter is AnalyticsSpanProcessor else SimpleSpanProcessor(made)).get_tracer(
+        "shop"
+    )
+    call: dict[str, Any] = {"kind": SpanKind.SERVER, "attributes": REQUEST}
+    for span, events in (
+        ({"name": "GET /users/4711", **call}, ("payment_processed", "cache_hit", "exception")),
+        ({"name": "again", **call}, ()),
+        ({"name": "ignored", **call, "attributes": {**REQUEST, "analytics.ignore": True}}, ()),
+        ({"name": "health", **call, "attributes": {"http.method": "GET", "http.route": "/health"}}, ()),
+        ({"name": "queue", "kind": SpanKind.SERVER}, ()),
+        ({"name": "timer", "kind": SpanKind.SERVER, "attributes": {"faas.trigger": "timer"}}, ()),
+        ({"name": "charge"}, ("payment_procesed", "paid")),
+        ({"name": "query", "kind": SpanKind.CLIENT}, ()),
+    ):
+        started = tracer.start_span(**span)
+        for name in events:
+            own = {"analytics.metric_type": "purchase", "user.id": "ann@a.example"} if name == "paid" else {}
+            started.add_event(name, {"card": "4929", **own})
+        started.end()
+    with tracer.start_as_current_span("outer", **call), tracer.start_as_current_span("inner", **call):
+        pass
+    made.shutdown()
+    told = [line.removeprefix("otel-analytics: ") for _, line in _lines(caplog) if "span '" in line]
+    assert told == [
+        (
+            "server span 'GET /users/{id}': cache_hit: none - not among business events, and it carries no"
+            " analytics.metric_type"
+        ),
+        "server span 'GET /users/{id}': view: GET:/items/{id}",
+        (
+            "server span 'GET /users/{id}': payment_processed: none - nobody is known for it, and"
+            " anonymous_user_id is empty"
+        ),
+        "server span 'again': view: GET:/items/{id}",
+        "server span 'ignored': view: none - it carries analytics.ignore",
+        "server span 'health': view: none - excluded by the option excluded_endpoints",
+        (
+            "server span 'queue': view: none - a server span of no protocol known: no attributes of HTTP,"
+            " RPC, MCP or a called function"
+        ),
+        (
+            "server span 'timer': view: none - a function that nobody calls: a timer, a message or a change"
+            " of data has started it"
+        ),
+        (
+            "internal span 'charge': payment_procesed: none - not among business events: did you mean"
+            " payment_processed?"
+        ),
+        "internal span 'charge': paid: purchase",
+        "server span 'inner': view: none - the same request as another server span, which has the view",
+        "server span 'outer': view: GET:/items/{id}",
+    ]
+    assert not {"4929", "4711", "ann", "203.0"} & set(caplog.text.replace("@", " ").split())
+
+
 def _lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     return [(record.levelname, record.getMessage()) for record in caplog.records]
 

@@ -89,6 +89,10 @@ class BusinessNames:
         """Return the business event of a name, as `recognise` does, and note nothing."""
         return self._exact.get(name) or self._folded.get(folded(name))
 
+    def is_expected(self, name: str) -> bool:
+        """Whether an event of a name is a business event, or one that instrumentations add to spans."""
+        return bool(not name or name in _OF_TRACING or name.startswith(_OF_TRACING_BEGIN) or self.known(name))
+
     def why_not(self, name: str) -> str:
         """Return why a name is no business event's."""
         nothing = self._nothing(name)
@@ -97,8 +101,7 @@ class BusinessNames:
     def _looked_up(self, name: str) -> tuple[Recognised | None, Nothing | None]:
         """Return what a name means, and what is to be noticed where that is nothing."""
         found = self.known(name)
-        is_expected = found or not name or name in _OF_TRACING or name.startswith(_OF_TRACING_BEGIN)
-        return found, None if is_expected else self._nothing(name)
+        return found, None if self.is_expected(name) else self._nothing(name)
 
     def _nothing(self, name: str) -> Nothing:
         near = self._resembled(folded(name), _words(name)) if len(name) <= _LONGEST_NAME else ""

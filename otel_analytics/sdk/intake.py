@@ -15,7 +15,9 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from os import getpid
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,7 +28,7 @@ from opentelemetry.trace import Span, SpanContext, SpanKind, get_tracer_provider
 
 from otel_analytics import process
 from otel_analytics.client import AnalyticsClient
-from otel_analytics.delivery.logs import logger, tell_once
+from otel_analytics.delivery.logs import log_safely, tell_once
 from otel_analytics.delivery.start import (
     ALL_CALLS,
     RECORDED_CALLS,
@@ -53,6 +55,7 @@ from otel_analytics.mapping.reading import TOLD, TRACE_ID, NotMade, TraceOf, lin
 from otel_analytics.mapping.reasons import NEAR_MISS, NOT_BUSINESS, REASONS, SAMPLED_OUT, UNKNOWN_PROTOCOL
 from otel_analytics.mapping.spans import SpanMapper
 from otel_analytics.options import Options
+from otel_analytics.sdk.explaining import tell_left_out, tell_view, told, told_span
 from otel_analytics.sdk.sampler import counts_unsampled, leaves_out
 
 if TYPE_CHECKING:
@@ -149,6 +152,7 @@ class SpanIntake:
         self._states: dict[int, _State] = {}
         self._requests: Requests
         self._mark = client.config.endpoint
+        self._explains = client.config.debug
         self.has_exporter = False
         self.has_processor = False
         self._has_begun = False
@@ -233,6 +237,8 @@ class SpanIntake:
         """Return what leaves now that a span has ended."""
         view = self._whole(span, state, is_first=is_first)
         made: Sequence[Any] = () if view is None else (view,)
+        if self._explains and view is not None:
+            tell_view(span, view)
         is_telling = view is not None
         if view is None:
             ended = self._read(span, is_first=is_first)
@@ -256,7 +262,10 @@ class SpanIntake:
         """
         state = self._state()
         settled: list[Settled] = []
-        for draft in self.mapper.draft_all(occurrences):
+        drafts = self.mapper.draft_all(occurrences)
+        if self._explains:
+            drafts = [told(draft, "log record" if draft.is_log else "track") for draft in drafts]
+        for draft in drafts:
             if draft.link.trace_id and (self.has_processor or self.has_exporter):
                 with state.lock:
                     settled += state.requests.happened(draft, self._now())
@@ -288,7 +297,7 @@ class SpanIntake:
                 self.happened((occurrence,))
                 return
         except FOREIGN_ERRORS:
-            logger.debug("an event could not be made", exc_info=True)
+            log_safely(logging.DEBUG, "an event could not be made", exc_info=True)
         self.client.refuse("invalid")
         self.client.note("unknown_event", 1)
         name = name_without_ids(occurrence.name[:_LONGEST_NAME])
@@ -361,12 +370,12 @@ class SpanIntake:
         try:
             ended = self.mapper.read(span, sampled_only=not is_first)
         except Exception:  # noqa: BLE001 - one span that cannot be read must not take its batch along
-            logger.debug("a span could not be mapped", exc_info=True)
+            log_safely(logging.DEBUG, "a span could not be mapped", exc_info=True)
             self.client.refuse("invalid")
             return None
         if span.dropped_events:
             self.client.note("span_limits", span.dropped_events, _SPAN_LIMITS)
-        return ended
+        return told_span(span, ended, self.mapper.business) if self._explains else ended
 
     def _released(self, state: _State) -> Sequence[Settled]:
         """Return what may not wait: all, where nobody would come back for it."""
@@ -418,14 +427,22 @@ class SpanIntake:
 
     def _made(self, settled: Sequence[Settled]) -> list[Any]:
         """Return the events of drafts, or why there are none."""
+        if self._explains:
+            self._tell_left_out()
         made = []
         for draft, request in settled:
             try:
                 made.append(draft.make(request))
             except Exception:  # noqa: BLE001, PERF203 - an attribute of somebody's own class
-                logger.debug("an event could not be made", exc_info=True)
+                log_safely(logging.DEBUG, "an event could not be made", exc_info=True)
                 self.client.refuse("invalid")
         return made
+
+    def _tell_left_out(self) -> None:
+        left_out = self._state().requests.left_out
+        with suppress(IndexError):  # another thread takes them too
+            while left_out:
+                tell_left_out(left_out.popleft())
 
     def _hand_on(self, made: Sequence[Any], patience_millis: float = 0) -> None:
         events = [each for each in made if not isinstance(each, NotMade)]
@@ -440,10 +457,13 @@ class SpanIntake:
 
     def _begin(self) -> None:
         self._has_begun = True
+        if self._bounds is not OF_ONE_PROCESS:  # spans of many services, each with a sampler of its own
+            self.client.announce()
+            return
         seen = SAMPLED_CALLS if self.has_exporter else ""
         if self.has_processor:
             seen = ALL_CALLS if counts_unsampled() else RECORDED_CALLS
-        self.client.announce(self.mapper.service if seen else "", seen)  # a bridge's spans are of many
+        self.client.announce(self.mapper.service, seen)
         if seen in (RECORDED_CALLS, SAMPLED_CALLS) and self.client.config.count_unsampled:
             sampler = leaves_out(get_tracer_provider())
             if sampler:
@@ -482,9 +502,10 @@ class SpanIntake:
         try:
             return self._states[os.getpid()]
         except KeyError:
-            state = self._states.setdefault(
-                os.getpid(), _State(Requests(self.client.config.identity_wait_millis / 1000, self._bounds))
-            )
+            requests = Requests(self.client.config.identity_wait_millis / 1000, self._bounds)
+            if self._explains:
+                requests.left_out = deque()
+            state = self._states.setdefault(os.getpid(), _State(requests))
             self._requests = state.requests
             process.register(self)
             for other in [pid for pid in self._states if pid != os.getpid()]:
