@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, cast
 
-from otel_analytics.delivery.logs import log_safely
+from otel_analytics.delivery.logs import tell_once
 from otel_analytics.errors import ConfigError
 from otel_analytics.events import BusinessEvent
 from otel_analytics.mapping import semconv
@@ -316,19 +316,12 @@ def _unknown_variable(name: str, known: Mapping[str, str]) -> str:
     return f"{name[:_LONGEST_NAME]} ({f'did you mean {meant}?' if meant else 'like no option'})"
 
 
-_told: set[str] = set()
-
-
 def _tell_unknown(environ: Mapping[str, str]) -> None:
     """Name what is mistyped once in a process, all in one line."""
-    unknown = [each for each in unknown_variables(environ) if each not in _told]
+    unknown = ", ".join(unknown_variables(environ)[:_MOST_NAMED])
     if unknown:
-        _told.update(unknown)
-        log_safely(
-            logging.WARNING,
-            "environment variables that are no option and do nothing: %s",
-            ", ".join(unknown[:_MOST_NAMED]),
-        )
+        text = "environment variables that are no option and do nothing: %s"
+        tell_once(logging.WARNING, text, unknown, what=f"variables {unknown}")
 
 
 def _raise_all(problems: Sequence[str]) -> None:
