@@ -244,7 +244,7 @@ class SpanIntake:
             ended = self._read(span, is_first=is_first)
             if ended is None:
                 return ()
-            is_telling = bool(ended.drafts)
+            is_telling = bool(ended.drafts or self.mapper.noticed.waiting)
             with state.lock:
                 settled = state.requests.ended(ended, self._now())
             made = self._made(settled)
