@@ -304,6 +304,8 @@ class AnalyticsClient:
 
     def stats(self) -> LedgerSnapshot:
         """Return how many events this process has accepted, delivered, dropped by reason, and holds."""
+        for upstream in self.upstream:
+            upstream.note()
         return self._delivery().snapshot()
 
     def refuse(self, reason: str, count: int = 1) -> None:

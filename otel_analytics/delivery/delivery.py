@@ -45,6 +45,9 @@ class Upstream(Protocol):
     def release(self) -> None:
         """Hand them all on now."""
 
+    def note(self) -> None:
+        """Count now what it has noticed."""
+
 
 class Delivery:
     """Takes encoded events and brings them to the collector.

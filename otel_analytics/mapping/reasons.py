@@ -6,7 +6,7 @@ know that it was meant, the word is a name in ``stats().noted``.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
@@ -40,6 +40,7 @@ REASONS: Final[Mapping[str, str]] = {
 }
 
 _MOST_NAMES: Final = 8
+_MOST_WAITING: Final = 256
 
 
 class Nothing(NamedTuple):
@@ -60,26 +61,31 @@ class Noticed:
     """Keeps what gives nothing until it is taken; without a lock, which a fork could inherit held."""
 
     def __init__(self) -> None:
-        self.waiting: deque[Nothing] = deque()
-        self._known: dict[str, set[str]] = {}
+        self._waiting: deque[str] = deque()
+        self._new: deque[Nothing] = deque()
+        self._known: defaultdict[str, set[str]] = defaultdict(set)
 
     def add(self, nothing: Nothing) -> None:
-        """Notice one more."""
-        self.waiting.append(nothing)
+        """Notice one more; of each reason, so many names are told as a person would read."""
+        self._waiting.append(nothing.why)
+        known = self._known[nothing.why]
+        if nothing.name not in known and len(known) < _MOST_NAMES:
+            known.add(nothing.name)
+            self._new.append(nothing)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether there is a name to tell, or so much to count that it is to be taken without being asked."""
+        return bool(self._new) or len(self._waiting) > _MOST_WAITING
 
     def take(self) -> tuple[Mapping[str, int], Sequence[Nothing]]:
-        """Return how many there were of each reason since this was asked last, and the first of each name.
-
-        Of each reason, so many names are told as a person would read.
-        """
+        """Return how many there were of each reason since this was asked last, and the first of each name."""
         counts: Counter[str] = Counter()
-        new = []
+        new: list[Nothing] = []
         with suppress(IndexError):  # another thread takes them too
-            while self.waiting:
-                nothing = self.waiting.popleft()
-                counts[nothing.why] += 1
-                known = self._known.setdefault(nothing.why, set())
-                if len(known) < _MOST_NAMES and nothing.name not in known:
-                    known.add(nothing.name)
-                    new.append(nothing)
+            while self._waiting:
+                counts[self._waiting.popleft()] += 1
+        with suppress(IndexError):
+            while self._new:
+                new.append(self._new.popleft())
         return counts, new

@@ -51,7 +51,7 @@ from otel_analytics.mapping.identity import (
 from otel_analytics.mapping.options import options_from_config
 from otel_analytics.mapping.privacy import first_id, name_without_ids
 from otel_analytics.mapping.protocol import Span as AnySpan
-from otel_analytics.mapping.reading import TOLD, TRACE_ID, NotMade, TraceOf, link_of
+from otel_analytics.mapping.reading import TOLD, TRACE_ID, NotMade, TraceOf, has_events, link_of
 from otel_analytics.mapping.reasons import NEAR_MISS, NOT_BUSINESS, REASONS, SAMPLED_OUT, UNKNOWN_PROTOCOL
 from otel_analytics.mapping.spans import SpanMapper
 from otel_analytics.options import Options
@@ -228,8 +228,8 @@ class SpanIntake:
             made += self._made(self._released(state))
         if made:
             self._hand_on(made, patience_millis)
-        elif self.mapper.noticed.waiting:
-            self._note()
+        elif self.mapper.noticed.is_due:
+            self.note()
         if doubles:
             self.client.note("taken_twice", doubles, _TAKEN_TWICE)
 
@@ -244,7 +244,7 @@ class SpanIntake:
             ended = self._read(span, is_first=is_first)
             if ended is None:
                 return ()
-            is_telling = bool(ended.drafts or self.mapper.noticed.waiting)
+            is_telling = bool(ended.drafts) or has_events(span) or span.kind is _SERVER
             with state.lock:
                 settled = state.requests.ended(ended, self._now())
             made = self._made(settled)
@@ -479,14 +479,14 @@ class SpanIntake:
         redacted = self.mapper.take_redacted_ids()
         if redacted:
             self.client.note("ids_redacted", redacted, _REDACTED)
-        if self.mapper.noticed.waiting:
-            self._note_nothings()
+        if self.mapper.noticed.is_due:
+            self.note()
         doubles = self._state().requests.take_doubles()
         if doubles:
             self.client.note("recorded_twice", doubles, _RECORDED_TWICE)
 
-    def _note_nothings(self) -> None:
-        """Count what gave nothing, and say once what it is called."""
+    def note(self) -> None:
+        """Count what has given nothing, and say once what it is called."""
         counts, new = self.mapper.noticed.take()
         for why, count in counts.items():
             self.client.note(why, count)
