@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import Counter
@@ -349,6 +350,22 @@ def test_what_gives_nothing_is_counted_and_each_name_of_it_told_once(
     assert "4711" not in caplog.text
     assert "4929" not in caplog.text
     exporter.shutdown()
+
+
+def test_what_gave_nothing_is_counted_in_its_own_process(collector: FaultyCollector) -> None:
+    processor = AnalyticsSpanProcessor(collector.url)
+    tracer = provider_of(processor).get_tracer("shop")
+    for _ in range(2):
+        with tracer.start_as_current_span("work") as span:
+            span.add_event("cache_hit")
+    child = os.fork()
+    if not child:
+        with tracer.start_as_current_span("work") as span:
+            span.add_event("cache_hit")
+        os._exit(processor.client.stats().noted["not_business_events"])
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    assert processor.client.stats().noted == {"not_business_events": 2}
+    processor.shutdown()
 
 
 def test_of_many_names_the_first_are_told(

@@ -487,6 +487,7 @@ class SpanIntake:
 
     def note(self) -> None:
         """Count what has given nothing, and say once what it is called."""
+        self._state()  # a child's, which lets go of what the parent counts
         counts, new = self.mapper.noticed.take()
         for why, count in counts.items():
             self.client.note(why, count)
@@ -507,6 +508,7 @@ class SpanIntake:
                 requests.left_out = deque()
             state = self._states.setdefault(os.getpid(), _State(requests))
             self._requests = state.requests
+            self.mapper.noticed.take()
             process.register(self)
             for other in [pid for pid in self._states if pid != os.getpid()]:
                 self._states.pop(other, None)
