@@ -45,8 +45,9 @@ from opentelemetry.trace import (
 )
 from span_making import mapper
 
-from otel_analytics import AnalyticsClient, AnalyticsSpanExporter, identify
+from otel_analytics import AnalyticsClient, AnalyticsSpanExporter, identify, process
 from otel_analytics.events import ViewEvent
+from otel_analytics.sdk.intake import SpanIntake
 from otel_analytics.sdk.sampler import RecordUnsampledSampler, count_unsampled, leaves_out
 from otel_analytics.testing import FaultyCollector
 
@@ -643,6 +644,8 @@ def test_a_sampler_that_leaves_out_calls_is_known_by_its_description(sampler: An
 def test_calls_that_only_sampling_takes_away_are_told_of_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, wanted: bool
 ) -> None:
+    for left_over in process.residents(SpanIntake):  # `identify` asks all there are
+        left_over.client.shutdown(0)
     with FaultyCollector() as collector:
         client = AnalyticsClient(collector.url, app_name="shop", count_unsampled=wanted)
         exporter = AnalyticsSpanExporter(client=client)

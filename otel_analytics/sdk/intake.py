@@ -316,7 +316,8 @@ class SpanIntake:
 
     def note_sampled_out(self) -> None:
         """Count a call that tracing samples out, and that nothing here will ever see."""
-        if self.has_exporter and not self.has_processor and self.client.config.count_unsampled:
+        is_alone = self.has_exporter and not self.has_processor
+        if is_alone and self.client.config.count_unsampled and not self.client.is_closed:
             self.client.note(SAMPLED_OUT, 1)
             tell_sampled_out()
 
