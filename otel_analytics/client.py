@@ -31,9 +31,10 @@ from otel_analytics.contract import rfc3339
 from otel_analytics.delivery.delivery import Delivery, Upstream, tls_files, with_usable_spool
 from otel_analytics.delivery.http.transport import prepare_tls
 from otel_analytics.delivery.life import Life, Stage
-from otel_analytics.delivery.logs import log_safely, logger
+from otel_analytics.delivery.logs import log_safely, logger, show_lines
 from otel_analytics.delivery.queue.ledger import DropReason, LedgerSnapshot
 from otel_analytics.delivery.sender import Surroundings
+from otel_analytics.delivery.start import tell_nameless, tell_start
 from otel_analytics.encoding import field_text, readable_items
 from otel_analytics.errors import ConfigError, EventError
 from otel_analytics.events import (
@@ -46,6 +47,8 @@ from otel_analytics.events import (
     encoded_form,
 )
 from otel_analytics.mapping.ids import anonymous_id
+from otel_analytics.mapping.semconv import UNKNOWN_SERVICE
+from otel_analytics.mapping.views import is_nameless
 from otel_analytics.options import Options
 
 if TYPE_CHECKING:
@@ -83,7 +86,8 @@ class AnalyticsClient:
         )
         prepare_tls(self.config.endpoint, tls_files(self.config))
         _warn_of_insecure_key(self.config)
-        self._app = self.config.app_name or _service_name()
+        self._service = self.config.app_name or _service_name()
+        self._is_nameless = is_nameless(self._service)
         # A hook gets objects; without one, nothing but what is sent is ever made.
         hooked = self.config.before_send is not None
         self.form = OBJECTS if hooked else encoded_form(view_metadata=self.config.view_metadata)
@@ -91,8 +95,10 @@ class AnalyticsClient:
         self._surroundings: Surroundings | None = None  # the tests' clock and dice
         self._upstream: weakref.WeakSet[Upstream] = weakref.WeakSet()
         self._deliveries: dict[int, Delivery] = {}
+        self.is_announced = False
         if self.config.debug:
             logger.setLevel("DEBUG")
+            show_lines()
 
     def track_view(
         self,
@@ -239,7 +245,21 @@ class AnalyticsClient:
         """
         approved = (event if isinstance(event, EncodedEvent) else self._approved(event) for event in events)
         encoded = [event for event in approved if event is not None]
+        if encoded and not self.is_announced:
+            self.announce()
         self._delivery().accept(encoded, patience_millis / 1000)
+
+    def announce(self, service: str = "", seen: str = "") -> None:
+        """Tell where events go, the first time that this is called, as it is with the first event.
+
+        Args:
+            service: What the spans' service is called, where that is known.
+            seen: Which calls are counted, in a few words; empty where they do not come from spans.
+        """
+        if self.is_announced:
+            return
+        self.is_announced = True
+        tell_start(self.config, self.config.app_name or service or self._service, seen)
 
     @property
     def is_closed(self) -> bool:
@@ -296,6 +316,8 @@ class AnalyticsClient:
 
     def stats(self) -> LedgerSnapshot:
         """Return how many events this process has accepted, delivered, dropped by reason, and holds."""
+        for upstream in self.upstream:
+            upstream.note()
         return self._delivery().snapshot()
 
     def refuse(self, reason: str, count: int = 1) -> None:
@@ -307,13 +329,13 @@ class AnalyticsClient:
         """
         self._delivery().refuse(DropReason(reason), count)
 
-    def note(self, what: str, count: int, text: str) -> None:
+    def note(self, what: str, count: int, text: str = "") -> None:
         """Count something an adapter saw in ``stats().noted``, and log it, at most a line a minute for each.
 
         Args:
             what: Its name.
             count: How often.
-            text: A sentence with the remedy.
+            text: A sentence with the remedy; none is logged where there is none.
         """
         self._delivery().note(what, count, text)
 
@@ -346,6 +368,14 @@ class AnalyticsClient:
             business_event.target_type,
             {**readable_items(metadata), "businessEventType": event_type},
         )
+
+    @property
+    def _app(self) -> str:
+        """The `app` of views; where nobody has named the service, that is told."""
+        if self._is_nameless:
+            self._is_nameless = False
+            tell_nameless()
+        return self._service
 
     def _anonymous(self, event_id: str) -> str:
         if self.config.anonymous_user_id is not None:
@@ -441,7 +471,7 @@ def _is_loopback(host: str) -> bool:
 
 def _service_name() -> str:
     """Return `service.name` of OTEL_SERVICE_NAME or OTEL_RESOURCE_ATTRIBUTES, as the SDK reads them."""
-    return str(OTELResourceDetector().detect().attributes.get(SERVICE_NAME) or "unknown_service")
+    return str(OTELResourceDetector().detect().attributes.get(SERVICE_NAME) or UNKNOWN_SERVICE)
 
 
 def _random_uuid() -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, cast
 
-from otel_analytics.delivery.logs import log_safely
+from otel_analytics.delivery.logs import tell_once
 from otel_analytics.errors import ConfigError
 from otel_analytics.events import BusinessEvent
 from otel_analytics.mapping import semconv
@@ -182,7 +182,8 @@ class Config:
     count_unsampled: bool = _option(
         True,  # noqa: FBT003 - the option's default
         Flag(),
-        "Set up by the environment, count also the calls that tracing samples out; its own sample stays.",
+        "Set up by the environment, count also the calls that tracing samples out; its own sample stays. In "
+        "code, `count_unsampled(provider)` does that, and false says that they are meant to be missing.",
     )
     identity_wait_millis: int = _option(
         5000,
@@ -234,7 +235,12 @@ class Config:
         "A function of a reason and the events dropped for it, on a thread of its own; `reason.stated` is "
         "what the collector said, if anything. Set in code only.",
     )
-    debug: bool = _option(False, Flag(), "Log every delivery at DEBUG, without payloads.")  # noqa: FBT003
+    debug: bool = _option(
+        False,  # noqa: FBT003 - the option's default
+        Flag(),
+        "Log at DEBUG every delivery, and of each span what it gave or why nothing, without payloads; on "
+        "standard error, unless the application has a handler for it.",
+    )
 
     def __post_init__(self) -> None:
         """Check every option, whoever made this object; what is wrong is told at once."""
@@ -310,19 +316,12 @@ def _unknown_variable(name: str, known: Mapping[str, str]) -> str:
     return f"{name[:_LONGEST_NAME]} ({f'did you mean {meant}?' if meant else 'like no option'})"
 
 
-_told: set[str] = set()
-
-
 def _tell_unknown(environ: Mapping[str, str]) -> None:
     """Name what is mistyped once in a process, all in one line."""
-    unknown = [each for each in unknown_variables(environ) if each not in _told]
+    unknown = ", ".join(unknown_variables(environ)[:_MOST_NAMED])
     if unknown:
-        _told.update(unknown)
-        log_safely(
-            logging.WARNING,
-            "environment variables that are no option and do nothing: %s",
-            ", ".join(unknown[:_MOST_NAMED]),
-        )
+        text = "environment variables that are no option and do nothing: %s"
+        tell_once(logging.WARNING, text, unknown, what=f"variables {unknown}")
 
 
 def _raise_all(problems: Sequence[str]) -> None:

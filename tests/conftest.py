@@ -11,6 +11,7 @@ import pytest
 
 from otel_analytics import AnalyticsClient
 from otel_analytics.delivery.backoff import RetryPolicy
+from otel_analytics.delivery.logs import forget_told, logger
 from otel_analytics.delivery.sender import Surroundings
 
 QuickClient = Callable[..., AnalyticsClient]
@@ -18,6 +19,16 @@ QuickClient = Callable[..., AnalyticsClient]
 _QUICK = RetryPolicy(initial=0.01, ceiling=0.05, retry_after_ceiling=0.3)
 _OPTIONS = {"app_name": "shop", "timeout_millis": 500, "flush_interval_millis": 20}
 _END_MILLIS = 200
+
+
+@pytest.fixture(autouse=True)
+def _lines_of_its_own() -> Iterator[None]:
+    """Give each test the lines that a process has once, and take back what it has set for the logger."""
+    forget_told()
+    level, handlers, filters = logger.level, logger.handlers.copy(), logger.filters.copy()
+    yield
+    logger.setLevel(level)
+    logger.handlers[:], logger.filters[:] = handlers, filters
 
 
 @pytest.fixture

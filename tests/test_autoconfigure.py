@@ -57,6 +57,84 @@ def test_two_environment_variables_are_enough(collector: FaultyCollector) -> Non
     assert [body["metricType"] for body in collector.bodies("engagement")] == ["purchase"]
 
 
+def _lines(done: subprocess.CompletedProcess[str]) -> list[str]:
+    assert done.returncode == 0, done.stderr
+    return [line for line in done.stderr.splitlines() if "otel-analytics" in line]
+
+
+FORKING = """
+import os
+from opentelemetry import trace
+
+def serve():
+    tracer = trace.get_tracer("program")
+    with tracer.start_as_current_span(
+        "GET", kind=trace.SpanKind.SERVER, attributes={"http.method": "GET", "http.route": "/a"}
+    ):
+        pass
+    assert trace.get_tracer_provider().force_flush()
+
+for _ in range(2):
+    if not os.fork():
+        serve()
+        os._exit(0)
+    os.wait()
+serve()
+"""
+
+
+def test_start_and_first_delivery_are_told_once_by_all_that_are_forked(collector: FaultyCollector) -> None:
+    done = run_instrumented(
+        FORKING,
+        OTEL_TRACES_EXPORTER="analytics",
+        OTEL_EXPORTER_ANALYTICS_ENDPOINT=collector.url,
+        OTEL_EXPORTER_ANALYTICS_WRITE_KEY="wk_4711_0815",
+    )
+    how = "batches by advertisement, waiting in memory, unsampled calls counted"
+    assert _lines(done) == [
+        f"otel-analytics: analytics of shop go to {collector.url} ({how})",
+        f"otel-analytics: first events delivered: {collector.url} took 1 view",
+    ]
+    assert len(collector.bodies("view")) == 3
+
+
+def test_debug_prints_what_each_span_gave(collector: FaultyCollector) -> None:
+    done = run_instrumented(
+        PROGRAM,
+        OTEL_TRACES_EXPORTER="analytics",
+        OTEL_EXPORTER_ANALYTICS_ENDPOINT=collector.url,
+        OTEL_EXPORTER_ANALYTICS_WRITE_KEY="wk_4711_0815",
+        OTEL_EXPORTER_ANALYTICS_DEBUG="true",
+    )
+    assert [line for line in _lines(done) if "span" in line] == [
+        "otel-analytics: server span 'GET /a': view: GET:/a",
+        "otel-analytics: server span 'GET /a': payment_processed: purchase",
+    ]
+    assert "otel-analytics: 1 view event(s): ACCEPTED" in _lines(done)
+    assert "0815" not in done.stderr
+
+
+LOGGING_LATER = "import logging\nlogging.basicConfig(level={level}, format='app %(message)s')\n"
+
+
+@pytest.mark.parametrize(("level", "count"), [("logging.INFO", 1), ("logging.WARNING", 0)])
+def test_logging_that_is_set_up_later_has_what_comes_later(
+    collector: FaultyCollector, level: str, count: int
+) -> None:
+    done = run_instrumented(
+        LOGGING_LATER.format(level=level) + PROGRAM,
+        OTEL_TRACES_EXPORTER="analytics",
+        OTEL_EXPORTER_ANALYTICS_ENDPOINT=collector.url,
+        OTEL_EXPORTER_ANALYTICS_COUNT_UNSAMPLED="false",
+        OTEL_SERVICE_NAME="",
+    )
+    start, nameless, *later = _lines(done)
+    assert "analytics go to http" in start
+    assert "unsampled calls not counted" in start
+    assert "OTEL_SERVICE_NAME or app_name" in nameless
+    assert [line[:30] for line in later] == ["app otel-analytics: first even"] * count
+
+
 def test_beside_otlp(collector: FaultyCollector) -> None:
     with FaultyCollector() as otlp:
         done = run_instrumented(

@@ -74,7 +74,12 @@ def run(program: str, collector_url: str, **variables: str) -> tuple[subprocess.
     started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", SET_UP + program],
-        env={**os.environ, "OTEL_EXPORTER_ANALYTICS_ENDPOINT": collector_url, **variables},
+        env={
+            **os.environ,
+            "OTEL_SERVICE_NAME": "shop",
+            "OTEL_EXPORTER_ANALYTICS_ENDPOINT": collector_url,
+            **variables,
+        },
         capture_output=True,
         text=True,
         timeout=60,

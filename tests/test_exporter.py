@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import httpx
@@ -310,3 +311,175 @@ def test_names_that_are_nearly_business_events_are_noted(
     assert "'payment_process' (payment_processed?)" in caplog.text
     assert len(caplog.records) == 1
     exporter.shutdown()
+
+
+NOTHINGS = [
+    ({"kind": SpanKind.SERVER}, (), "unknown_protocol", "INFO", "'shop.queue' gives no view"),
+    ({"kind": SpanKind.SERVER, "attributes": {"faas.trigger": "timer", "faas.name": "f"}}, (), "", "", ""),
+    ({"kind": SpanKind.CONSUMER}, (), "", "", ""),
+    ({}, ("cache_hit", "cache_hit user-4711"), "not_business_events", "DEBUG", "'cache_hit' is not among"),
+    ({}, ("payment_procesed",), "near_misses", "WARNING", "'payment_procesed' (payment_processed?)"),
+    ({}, ("exception", "message", "gen_ai.choice"), "", "", ""),
+]
+
+
+@pytest.mark.parametrize(("span", "events", "noted", "level", "line"), NOTHINGS)
+def test_what_gives_nothing_is_counted_and_each_name_of_it_told_once(
+    collector: FaultyCollector,
+    caplog: pytest.LogCaptureFixture,
+    span: dict[str, Any],
+    events: Sequence[str],
+    noted: str,
+    level: str,
+    line: str,
+) -> None:
+    caplog.set_level(logging.DEBUG, "otel_analytics")
+    exporter = AnalyticsSpanExporter(collector.url)
+    tracer = provider_of(SimpleSpanProcessor(exporter)).get_tracer("shop.queue")
+    for _ in range(3):
+        started = tracer.start_span("work 4711", **span)
+        for name in events:
+            started.add_event(name, {"card": "4929"})
+        started.end()
+    counted = 3 * max(len(events), 1)
+    assert exporter.client.stats().noted == ({noted: counted} if noted else {})
+    told = _lines(caplog)
+    assert len(told) == (max(len(events), 1) if noted else 0)
+    assert [each[0] for each in told] == [level] * len(told)
+    assert not noted or line in told[0][1]
+    assert "4711" not in caplog.text
+    assert "4929" not in caplog.text
+    exporter.shutdown()
+
+
+def test_what_gave_nothing_is_counted_in_its_own_process(collector: FaultyCollector) -> None:
+    processor = AnalyticsSpanProcessor(collector.url)
+    tracer = provider_of(processor).get_tracer("shop")
+    for _ in range(2):
+        with tracer.start_as_current_span("work") as span:
+            span.add_event("cache_hit")
+    child = os.fork()
+    if not child:
+        with tracer.start_as_current_span("work") as span:
+            span.add_event("cache_hit")
+        os._exit(processor.client.stats().noted["not_business_events"])
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    assert processor.client.stats().noted == {"not_business_events": 2}
+    processor.shutdown()
+
+
+def test_of_many_names_the_first_are_told(
+    collector: FaultyCollector, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "otel_analytics")
+    exporter = AnalyticsSpanExporter(collector.url)
+    with provider_of(SimpleSpanProcessor(exporter)).get_tracer("shop").start_as_current_span("work") as span:
+        for number in range(100):
+            span.add_event("".join(chr(ord("a") + int(digit)) * 3 for digit in str(number)))
+    assert exporter.client.stats().noted == {"not_business_events": 100}
+    assert len(_lines(caplog)) == 8
+    exporter.shutdown()
+
+
+@pytest.mark.parametrize("adapter", [AnalyticsSpanExporter, AnalyticsSpanProcessor])
+@pytest.mark.parametrize("hook", [None, lambda event: event], ids=["encoded", "objects"])
+def test_debug_says_of_each_span_what_it_gave_or_why_nothing(
+    collector: FaultyCollector, caplog: pytest.LogCaptureFixture, adapter: Any, hook: Any
+) -> None:
+    made = adapter(
+        collector.url, debug=True, excluded_endpoints=["/health"], anonymous_user_id="", before_send=hook
+    )
+    tracer = provider_of(made if adapter is AnalyticsSpanProcessor else SimpleSpanProcessor(made)).get_tracer(
+        "shop"
+    )
+    call: dict[str, Any] = {"kind": SpanKind.SERVER, "attributes": REQUEST}
+    for span, events in (
+        ({"name": "GET /users/4711", **call}, ("payment_processed", "cache_hit", "exception")),
+        ({"name": "again", **call}, ()),
+        ({"name": "ignored", **call, "attributes": {**REQUEST, "analytics.ignore": True}}, ()),
+        ({"name": "health", **call, "attributes": {"http.method": "GET", "http.route": "/health"}}, ()),
+        ({"name": "queue", "kind": SpanKind.SERVER}, ()),
+        ({"name": "timer", "kind": SpanKind.SERVER, "attributes": {"faas.trigger": "timer"}}, ()),
+        ({"name": "charge"}, ("payment_procesed", "paid")),
+        ({"name": "query", "kind": SpanKind.CLIENT}, ()),
+    ):
+        started = tracer.start_span(**span)
+        for name in events:
+            own = {"analytics.metric_type": "purchase", "user.id": "ann@a.example"} if name == "paid" else {}
+            started.add_event(name, {"card": "4929", **own})
+        started.end()
+    with tracer.start_as_current_span("outer", **call), tracer.start_as_current_span("inner", **call):
+        pass
+    made.shutdown()
+    told = [line.removeprefix("otel-analytics: ") for _, line in _lines(caplog) if "span '" in line]
+    assert told == [
+        (
+            "server span 'GET /users/{id}': cache_hit: none - not among business events, and it carries no"
+            " analytics.metric_type"
+        ),
+        "server span 'GET /users/{id}': view: GET:/items/{id}",
+        (
+            "server span 'GET /users/{id}': payment_processed: none - nobody is known for it, and"
+            " anonymous_user_id is empty"
+        ),
+        "server span 'again': view: GET:/items/{id}",
+        "server span 'ignored': view: none - it carries analytics.ignore",
+        "server span 'health': view: none - excluded by the option excluded_endpoints",
+        (
+            "server span 'queue': view: none - a server span of no protocol known: no attributes of HTTP,"
+            " RPC, MCP or a called function"
+        ),
+        (
+            "server span 'timer': view: none - a function that nobody calls: a timer, a message or a change"
+            " of data has started it"
+        ),
+        (
+            "internal span 'charge': payment_procesed: none - not among business events: did you mean"
+            " payment_processed?"
+        ),
+        "internal span 'charge': paid: purchase",
+        "server span 'inner': view: none - the same request as another server span, which has the view",
+        "server span 'outer': view: GET:/items/{id}",
+    ]
+    assert not {"4929", "4711", "ann", "203.0"} & set(caplog.text.replace("@", " ").split())
+
+
+def _lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    return [(record.levelname, record.getMessage()) for record in caplog.records]
+
+
+@pytest.mark.parametrize(("adapter", "seen"), [
+    (AnalyticsSpanExporter, "sampled spans only"), (AnalyticsSpanProcessor, "unsampled calls "),
+])  # fmt: skip
+@pytest.mark.parametrize("service", ["shop", ""])
+def test_in_code_the_start_is_told_with_the_first_event_by_its_services_name(
+    collector: FaultyCollector, caplog: pytest.LogCaptureFixture, adapter: Any, seen: str, service: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    made = adapter(collector.url)
+    provider = TracerProvider(resource=Resource({"service.name": service} if service else {}))
+    provider.add_span_processor(made if adapter is AnalyticsSpanProcessor else SimpleSpanProcessor(made))
+    assert _lines(caplog) == []
+    for _ in range(2):
+        serve(provider.get_tracer("test"))
+        assert made.force_flush(5_000)
+    made.shutdown()
+    told = dict(reversed(_lines(caplog)))
+    assert len(_lines(caplog)) == (2 if service else 3)
+    assert f"analytics{' of shop' * bool(service)} go to {collector.url} (" in told["INFO"]
+    assert seen in told["INFO"]
+    assert ("app_name" in told.get("WARNING", "")) == (not service)
+
+
+def test_a_client_without_a_name_says_so_with_its_first_view(
+    collector: FaultyCollector, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = AnalyticsClient(collector.url)
+    client.track_business_event("u-1", "payment_processed", "order-1")
+    assert _lines(caplog) == []
+    client.track_api_call("/a", "GET", 200)
+    client.track_api_call("/a", "GET", 200)
+    client.shutdown()
+    ((level, line),) = _lines(caplog)
+    assert level == "WARNING"
+    assert "no name" in line

@@ -567,8 +567,9 @@ def test_a_tracked_event_without_any_span_arrives(shop: Shop) -> None:
     assert (payment["userId"], payment["targetId"]) == ("u-1", "o-1")
 
 
-def test_an_unknown_tracked_event_is_counted_and_named(shop: Shop) -> None:
+def test_an_unknown_tracked_event_is_counted_and_named(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
     track("nobody_knows_this")
+    assert "track('nobody_knows_this') is lost: not among business events" in caplog.text
     stats = shop.client.stats()
     assert (stats.dropped, stats.noted["unknown_event"]) == ({"invalid": 1}, 1)
 

@@ -93,10 +93,12 @@ def test_near_misses_are_counted_and_named(name: str, resembled: str) -> None:
     shared = mapper(business_events={"invoice_paid": "purchase"})
     span = make_span({}, kind=SpanKind.INTERNAL, events=[make_event(name), make_event(name)])
     assert shared.map(span).events == []
-    count, names = shared.business.take_near_misses()
-    assert (count, list(names.values())) == (2, [resembled])
+    counts, names = shared.noticed.take()
+    assert (counts, [each.near for each in names]) == ({"near_misses": 2}, [resembled])
     assert "4711" not in str(names)
-    assert shared.business.take_near_misses()[0] == 0
+    assert shared.noticed.take() == ({}, [])
+    shared.map(span)
+    assert shared.noticed.take() == ({"near_misses": 2}, []), "a name is told once"
 
 
 @pytest.mark.parametrize(
@@ -105,8 +107,9 @@ def test_near_misses_are_counted_and_named(name: str, resembled: str) -> None:
 )
 def test_other_names_are_no_near_misses(name: str) -> None:
     shared = mapper()
-    shared.map(make_span({}, events=[make_event(name), make_event("payment_processed")]))
-    assert not shared.business.had_near_misses
+    shared.map(make_span({}, kind=SpanKind.INTERNAL, events=[make_event(name)]))
+    is_expected = name in {"exception", "message", ""}
+    assert shared.noticed.take()[0] == ({} if is_expected else {"not_business_events": 1})
 
 
 @pytest.mark.parametrize("kind", list(SpanKind))

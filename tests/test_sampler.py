@@ -22,8 +22,10 @@ from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import (
     ALWAYS_OFF,
     ALWAYS_ON,
+    DEFAULT_ON,
     Decision,
     ParentBased,
+    ParentBasedTraceIdRatio,
     Sampler,
     SamplingResult,
     TraceIdRatioBased,
@@ -43,8 +45,11 @@ from opentelemetry.trace import (
 )
 from span_making import mapper
 
+from otel_analytics import AnalyticsClient, AnalyticsSpanExporter, identify, process
 from otel_analytics.events import ViewEvent
-from otel_analytics.sdk.sampler import RecordUnsampledSampler, count_unsampled
+from otel_analytics.sdk.intake import SpanIntake
+from otel_analytics.sdk.sampler import RecordUnsampledSampler, count_unsampled, leaves_out
+from otel_analytics.testing import FaultyCollector
 
 KINDS = list(SpanKind)
 TRACES = 150
@@ -613,3 +618,47 @@ def test_a_provider_whose_sampler_is_no_sampler_returns_false() -> None:
 
     assert not count_unsampled(provider)
     assert provider.sampler is None
+
+
+@pytest.mark.parametrize(
+    ("sampler", "left_out"),
+    [
+        (ALWAYS_ON, ""),
+        (DEFAULT_ON, ""),
+        (ParentBasedTraceIdRatio(1.0), ""),
+        (RecordUnsampledSampler(ALWAYS_OFF), ""),
+        (TraceIdRatioBased(0.1), "TraceIdRatioBased{0.1}"),
+        (ParentBasedTraceIdRatio(0.1), "ParentBased{root:TraceIdRatioBased{0.1}"),
+        (object(), ""),
+    ],
+)
+def test_a_sampler_that_leaves_out_calls_is_known_by_its_description(sampler: Any, left_out: str) -> None:
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.sampler = sampler
+    assert leaves_out(provider).startswith(left_out)
+    assert bool(leaves_out(provider)) == bool(left_out)
+    assert leaves_out(ProxyTracerProvider()) == ""
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_calls_that_only_sampling_takes_away_are_told_of_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, wanted: bool
+) -> None:
+    for left_over in process.residents(SpanIntake):  # `identify` asks all there are
+        left_over.client.shutdown(0)
+    with FaultyCollector() as collector:
+        client = AnalyticsClient(collector.url, app_name="shop", count_unsampled=wanted)
+        exporter = AnalyticsSpanExporter(client=client)
+        provider = TracerProvider(sampler=TraceIdRatioBased(0.5), shutdown_on_exit=False)
+        provider.add_span_processor(SimpleSpanProcessor(exporter))
+        monkeypatch.setattr("otel_analytics.sdk.intake.get_tracer_provider", lambda: provider)
+        for number in range(20):
+            with provider.get_tracer("shop").start_as_current_span(
+                "GET", kind=SpanKind.SERVER, attributes={"http.request.method": "GET", "http.route": "/"}
+            ):
+                identify(f"u-{number}")
+        stats = client.stats()
+        client.shutdown()
+    assert stats.noted.get("sampled_out", 0) == (20 - stats.accepted if wanted else 0)
+    told = [record.getMessage() for record in caplog.records if "tracing samples out" in record.getMessage()]
+    assert len(told) == wanted

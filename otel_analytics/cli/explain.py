@@ -25,12 +25,11 @@ from otel_analytics.escaping import escaped
 from otel_analytics.events import BusinessEvent
 from otel_analytics.mapping import semconv
 from otel_analytics.mapping.business import BusinessNames
-from otel_analytics.mapping.calls import is_call
-from otel_analytics.mapping.engagements import ANONYMOUS, IGNORED
 from otel_analytics.mapping.identity import Draft, Requests, Settled
 from otel_analytics.mapping.options import MappingOptions, options_from_config
 from otel_analytics.mapping.reading import NotMade, link_of, tells_nothing
-from otel_analytics.mapping.spans import EXCLUDED, SpanMapper
+from otel_analytics.mapping.reasons import NO_SERVER, REASONS, TWICE, Noticed
+from otel_analytics.mapping.spans import SpanMapper, why_no_view
 from otel_analytics.mapping.values import attributes_of
 
 Say = Callable[[str], None]
@@ -39,17 +38,6 @@ _FOREVER: Final = float("inf")
 _MOST_TELLING: Final = 100
 """Spans of one trace, of those that tell anything, up to which the fields' sources are looked for."""
 _LONGEST_VALUE: Final = 100
-
-_REASONS: Final[Mapping[str, str]] = {
-    IGNORED: "it carries analytics.ignore",
-    EXCLUDED: "excluded by the option excluded_endpoints",
-    ANONYMOUS: "nobody is known for it, and anonymous_user_id is empty",
-}
-_NO_PROTOCOL: Final = (
-    "a server span of no protocol known: no attributes of HTTP, RPC, MCP or a called function"
-)
-_SECOND: Final = "the same request as another server span, which has the view"
-_TWICE: Final = "the same event is there already"
 
 _OF_THE_SPAN: Final[Mapping[str, str]] = {
     "duration": "the span's start and end",
@@ -200,7 +188,7 @@ def _explained(
     if not views:
         yield Explained("view", reason=_no_view(span))
     left = [each for each in made if not each.draft.is_view]
-    names = BusinessNames(options.business_events)
+    names = BusinessNames(options.business_events, Noticed())
     for event in span.events:
         at = event.timestamp or span.start_time or span.end_time or 0
         found = next(
@@ -222,22 +210,20 @@ def _is_of(draft: Draft, event: Event, names: BusinessNames) -> bool:
 
 def _no_view(span: DecodedSpan) -> str:
     if span.kind is not SpanKind.SERVER:
-        return f"{span.kind.name.lower()} span: only server spans are API calls"
-    return _SECOND if is_call(attributes_of(span)) else _NO_PROTOCOL
+        return REASONS[NO_SERVER].format(kind=span.kind.name.lower())
+    return REASONS[why_no_view(span)]
 
 
 def _no_engagement(event: Event, business_events: Mapping[str, BusinessEvent]) -> str:
-    names = BusinessNames(business_events)
-    if names.recognise(event.name) or semconv.METRIC_TYPE[0] in attributes_of(event):
-        return _TWICE
-    near = "".join(names.take_near_misses()[1].values())
-    hint = f": did you mean {near}?" if near else ""
-    return f"not among business events{hint or ', and it carries no ' + semconv.METRIC_TYPE[0]}"
+    names = BusinessNames(business_events, Noticed())
+    if names.known(event.name) or semconv.METRIC_TYPE[0] in attributes_of(event):
+        return REASONS[TWICE]
+    return names.why_not(event.name)
 
 
 def _of_made(what: str, event: Any, sources: Mapping[tuple[str, str], Sequence[str]]) -> Explained:
     if isinstance(event, NotMade):
-        return Explained(what, reason=_REASONS.get(event.reason, event.reason))
+        return Explained(what, reason=REASONS[event.reason])
     fields = _fields(event)
     return Explained(
         what,

@@ -33,6 +33,7 @@ from otel_analytics.delivery.spool.directory import Directory, check_writable
 from otel_analytics.delivery.spool.file_queue import Shared
 from otel_analytics.delivery.spool.schema import UnsafeFileError
 from otel_analytics.delivery.spool.spool import Spool
+from otel_analytics.delivery.start import tell_first_delivery
 from otel_analytics.delivery.throttle import Throttle
 from otel_analytics.errors import ConfigError
 from otel_analytics.events import EncodedEvent, Event
@@ -43,6 +44,9 @@ class Upstream(Protocol):
 
     def release(self) -> None:
         """Hand them all on now."""
+
+    def note(self) -> None:
+        """Count now what it has noticed."""
 
 
 class Delivery:
@@ -73,6 +77,8 @@ class Delivery:
         self._shutting_down = threading.Lock()
         self._ledger = Ledger()
         self._last_problem = ""
+        self._config = config
+        self._has_delivered = False
         self._endpoint = config.endpoint.rstrip("/")
         self._longest_pause = around.policy.ceiling
         self._longest_ask = around.policy.retry_after_ceiling
@@ -141,9 +147,10 @@ class Delivery:
             self._log.tell(reason.value, count, _REFUSALS[reason])
 
     def note(self, what: str, count: int, text: str) -> None:
-        """Count and log what is neither a delivery nor a loss of ours; one line a minute for each."""
+        """Count what is neither a delivery nor a loss of ours; with a text, log it, one line a minute."""
         self._ledger.note(what, count)
-        self._log.tell(what, count, text)
+        if text:
+            self._log.tell(what, count, text)
 
     def flush(self, timeout: float) -> bool:
         """Wait at most ``timeout`` seconds until all that was accepted is settled; return whether it is."""
@@ -267,6 +274,8 @@ class Delivery:
         """Tell the operator, once a minute for each cause, and `on_drop`."""
         if outcome.verdict in _TROUBLE:
             self._tell_trouble(batch, outcome)
+        elif not self._has_delivered:
+            self._tell_first_delivery(batch, outcome, settlement)
         if outcome.is_page:
             self._log.tell_once("page", _PAGE)
         for (reason, said), events in _losses(batch, outcome, settlement).items():
@@ -277,6 +286,12 @@ class Delivery:
             )
             self._log.tell(reason.value, len(events), text)
         self._log.emit()
+
+    def _tell_first_delivery(self, batch: Batch, outcome: Outcome, settlement: Settlement) -> None:
+        delivered = settlement.delivered_of(batch)
+        if delivered and not outcome.is_page:
+            self._has_delivered = True
+            tell_first_delivery(self._config, len(delivered), batch.kind.value)
 
     def _tell_trouble(self, batch: Batch, outcome: Outcome) -> None:
         level, remedy = _TROUBLE[outcome.verdict]

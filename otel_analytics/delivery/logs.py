@@ -8,10 +8,15 @@ handler raises ends here.
 from __future__ import annotations
 
 import logging
+import mmap
+import sys
 import threading
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
 from otel_analytics.errors import FOREIGN_ERRORS
 
@@ -20,6 +25,8 @@ logger = logging.getLogger("otel_analytics")
 _QUIET_SECONDS = 60.0
 _SHORTEST = 4
 _LONGEST = 200
+_SHOWN: Final = logging.INFO - 1
+"""Shows INFO. No application sets this level, so that one which it does set is told from ours."""
 
 
 @dataclass
@@ -123,3 +130,76 @@ def log_safely(level: int, text: str, *values: object, exc_info: bool = False) -
         logger.log(level, line, *values, exc_info=exc_info or None)
     except FOREIGN_ERRORS:
         return
+
+
+_SLOTS: Final = 1 << 16
+_told: Final = mmap.mmap(-1, _SLOTS)
+"""A byte for each line told, in memory that forked processes share: eight workers tell it as one would."""
+_claimed: Final[dict[int, object]] = {}
+"""The same for threads: `setdefault` is one step, and no lock that a fork could inherit held."""
+
+
+def tell_once(level: int, text: str, *values: object, what: str = "") -> None:
+    """Log a line the first time that it would be seen, in this process and all that were forked with it.
+
+    Args:
+        level: A level of `logging`.
+        text: With ``%`` for each of ``values``, as `logging` takes them.
+        *values: What is put into it.
+        what: What the line is told from others by, where that is not its text.
+    """
+    slot, mine = zlib.crc32((what or text).encode(errors="replace")) % _SLOTS, object()
+    if _told[slot] or not logger.isEnabledFor(level) or _claimed.setdefault(slot, mine) is not mine:
+        return
+    _told[slot] = 1
+    log_safely(level, text, *values)
+
+
+def forget_told() -> None:
+    """Have each line told again, as tests need it."""
+    _told[:] = bytes(_SLOTS)
+    _claimed.clear()
+
+
+def show_lines() -> None:
+    """Show lines on standard error, INFO among them, for as long as no handler of the application takes them.
+
+    For where nobody could have set up logging: the environment has set this package up, or `debug` asks.
+    `logging` itself shows only warnings then (`logging.lastResort`), and none of what goes well.
+    """
+    if logger.level == logging.NOTSET:
+        logger.setLevel(_SHOWN)
+    logger.addHandler(_last_resort)
+    logger.addFilter(_is_wanted)
+
+
+class _LastResort(logging.Handler):
+    """Writes what nobody else handles; it looks at each line, since logging may be set up after us."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, which cannot fail: standard error may be closed, or not there."""
+        if sys.stderr is not None and not _is_handled():
+            with suppress(OSError, ValueError):
+                sys.stderr.write(f"{self.format(record)}\n")
+
+
+_last_resort: Final = _LastResort()
+
+
+def _is_wanted(record: logging.LogRecord) -> bool:
+    """Let the application's level hold where it has handlers, and has not set the logger's own."""
+    if logger.level != _SHOWN or logger.parent is None or not _is_handled():
+        return True
+    return record.levelno >= logger.parent.getEffectiveLevel()
+
+
+def _is_handled() -> bool:
+    """Whether somebody else takes our lines; what OpenTelemetry exports nobody reads in a terminal."""
+    at: logging.Logger | None = logger
+    while at is not None:
+        for handler in tuple(at.handlers):
+            is_exporter = type(handler).__module__.startswith("opentelemetry.")
+            if handler is not _last_resort and not is_exporter:
+                return True
+        at = at.parent if at.propagate else None
+    return False

@@ -15,8 +15,9 @@ from typing import Final, NamedTuple
 
 from otel_analytics.events import BusinessEvent, MetricType
 from otel_analytics.mapping import semconv
-from otel_analytics.mapping.endpoint import Tally
+from otel_analytics.mapping.endpoint import UNKNOWN
 from otel_analytics.mapping.privacy import name_without_ids
+from otel_analytics.mapping.reasons import NEAR_MISS, NOT_BUSINESS, REASONS, Nothing, Noticed
 
 _TARGETS: Final[Mapping[str, tuple[str, ...]]] = {
     MetricType.PURCHASE.value: ("order.id", "payment.id", "transaction.id"),
@@ -38,8 +39,10 @@ _OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
 """What people call the contract's events in other words; that is to be said, not to be guessed."""
 
 _NEARLY: Final = 0.8
-_MOST_NAMES: Final = 8
 _LONGEST_NAME: Final = 128
+_OF_TRACING: Final = frozenset({"exception", "message", "log", "feature_flag", "feature_flag.evaluation"})
+"""Events of instrumentations: conventions for exceptions, RPC and feature flags, and the OpenTracing shim."""
+_OF_TRACING_BEGIN: Final = "gen_ai."
 _SEPARATORS = re.compile(r"[\W_]+")
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 
@@ -63,46 +66,47 @@ class BusinessNames:
 
     Args:
         table: Event name to what it counts as.
+        noticed: Learns of names that are none.
     """
 
-    def __init__(self, table: Mapping[str, BusinessEvent]) -> None:
+    def __init__(self, table: Mapping[str, BusinessEvent], noticed: Noticed) -> None:
         self._exact = {name: recognised(name, business) for name, business in table.items()}
         self._folded = {folded(name): each for name, each in self._exact.items()}
         self._others = {
             folded(other): name for name, others in _OTHER_NAMES.items() for other in others if name in table
         }
         self._look_up = lru_cache(maxsize=1024)(self._looked_up)
-        self._near_misses = Tally()
-        self._near_names: dict[str, str] = {}
+        self._noticed = noticed
 
     def recognise(self, name: str) -> Recognised | None:
-        """Return the business event of a name; `None` where it is none, noted where it nearly is."""
-        if len(name) > _LONGEST_NAME:
-            return self.known(name)
-        found, near = self._look_up(name)
-        if near:
-            self._near_misses.add()
-            if len(self._near_names) < _MOST_NAMES:
-                self._near_names.setdefault(name_without_ids(name), near)
+        """Return the business event of a name; `None`, which is noted, where it is none."""
+        found, nothing = (self._look_up if len(name) <= _LONGEST_NAME else self._looked_up)(name)
+        if nothing:
+            self._noticed.add(nothing)
         return found
 
     def known(self, name: str) -> Recognised | None:
         """Return the business event of a name, as `recognise` does, and note nothing."""
         return self._exact.get(name) or self._folded.get(folded(name))
 
-    @property
-    def had_near_misses(self) -> bool:
-        """Whether there ever was one."""
-        return bool(self._near_names)
+    def is_expected(self, name: str) -> bool:
+        """Whether an event of a name is a business event, or one that instrumentations add to spans."""
+        return bool(not name or name in _OF_TRACING or name.startswith(_OF_TRACING_BEGIN) or self.known(name))
 
-    def take_near_misses(self) -> tuple[int, Mapping[str, str]]:
-        """Return how many there were since this was asked last, and what the first ones ever resembled."""
-        return self._near_misses.take(), self._near_names.copy()
+    def why_not(self, name: str) -> str:
+        """Return why a name is no business event's."""
+        nothing = self._nothing(name)
+        return REASONS[nothing.why].format(near=nothing.near)
 
-    def _looked_up(self, name: str) -> tuple[Recognised | None, str]:
-        """Return what a name means, and which business event it only resembles."""
+    def _looked_up(self, name: str) -> tuple[Recognised | None, Nothing | None]:
+        """Return what a name means, and what is to be noticed where that is nothing."""
         found = self.known(name)
-        return found, "" if found else self._resembled(folded(name), _words(name))
+        return found, None if self.is_expected(name) else self._nothing(name)
+
+    def _nothing(self, name: str) -> Nothing:
+        near = self._resembled(folded(name), _words(name)) if len(name) <= _LONGEST_NAME else ""
+        short = name_without_ids(name[:_LONGEST_NAME]) or UNKNOWN
+        return Nothing(NEAR_MISS if near else NOT_BUSINESS, short, near)
 
     def _resembled(self, plain: str, words: Sequence[str]) -> str:
         """Return the business event that a name is in other words, an order or a spelling of its own."""

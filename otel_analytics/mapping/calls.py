@@ -97,6 +97,11 @@ class Call(NamedTuple):
     is_route: bool = False
 
 
+def is_of_known_protocol(attributes: Attributes) -> bool:
+    """Whether a server span's attributes are of a protocol known, whoever has begun what it does."""
+    return not _MARKS.isdisjoint(attributes)
+
+
 def is_call(attributes: Attributes) -> bool:
     """Whether a server span's attributes are those of HTTP, RPC, MCP or a function that somebody calls."""
     if _MARKS.isdisjoint(attributes):

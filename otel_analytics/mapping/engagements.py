@@ -19,10 +19,8 @@ from otel_analytics.mapping.options import MappingOptions
 from otel_analytics.mapping.privacy import bare_text, first_id, first_known, name_without_ids, told
 from otel_analytics.mapping.protocol import LogRecord
 from otel_analytics.mapping.reading import NotMade, SpanReading
+from otel_analytics.mapping.reasons import ANONYMOUS, IGNORED
 from otel_analytics.mapping.values import Attributes, as_text, attributes_of, first_text, is_true
-
-IGNORED: Final = "ignored"
-ANONYMOUS: Final = "anonymous"
 
 _LONGEST_NAME: Final = 256
 

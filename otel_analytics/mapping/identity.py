@@ -231,6 +231,8 @@ class Requests:
         self._waiting = 0
         self._bytes = 0
         self._doubles = 0
+        self.left_out: deque[Draft] | None = None
+        """Holds events that another one already is, where somebody wants to know of them."""
 
     def take_doubles(self) -> int:
         """Return how many events were recorded both ways since this was asked last."""
@@ -522,12 +524,16 @@ class Requests:
         seen[draft.is_log] += 1
         is_double = seen[draft.is_log] <= seen[not draft.is_log]
         self._doubles += is_double
+        if is_double and self.left_out is not None:
+            self.left_out.append(draft)
         return is_double
 
     def _placed(self, draft: Draft, trace: _Trace, due: float) -> Sequence[Settled]:
         """Return an event whose request is known; hold another one under what it waits for."""
         found = _of_view(trace, draft) if draft.is_view else _of_event(trace, draft)
         if found is None:
+            if self.left_out is not None:
+                self.left_out.append(draft)
             return ()
         if isinstance(found, Request):
             if draft.is_view:

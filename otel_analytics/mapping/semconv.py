@@ -95,6 +95,8 @@ USER_ID_OF_EVENT: Final[Keys] = (*USER_ID, *CUSTOMER_ID)
 """Who pays is the user; whose record a span below looks up need not be, so there a customer is nobody."""
 SESSION_ID: Final[Keys] = ("session.id", "mcp.session.id")
 SERVICE_NAME: Final[Keys] = ("service.name",)
+UNKNOWN_SERVICE: Final = "unknown_service"
+"""A service without a name, by the resource conventions; its executable's may follow it."""
 
 TARGET_ID: Final[Keys] = ("target.id", "target_id")
 TARGET_TYPE: Final[Keys] = ("target.type", "target_type")

@@ -16,9 +16,18 @@ from otel_analytics.events import OBJECTS, Form
 from otel_analytics.mapping import semconv
 from otel_analytics.mapping.address import client_address
 from otel_analytics.mapping.business import BusinessNames
-from otel_analytics.mapping.calls import FUNCTION, MCP, RPC, Call, describe, graphql_operation, is_call
-from otel_analytics.mapping.endpoint import OTHER, EndpointCap, Tally
-from otel_analytics.mapping.engagements import IGNORED, Occurrence, drafted, span_events
+from otel_analytics.mapping.calls import (
+    FUNCTION,
+    MCP,
+    RPC,
+    Call,
+    describe,
+    graphql_operation,
+    is_call,
+    is_of_known_protocol,
+)
+from otel_analytics.mapping.endpoint import OTHER, UNKNOWN, EndpointCap, Tally
+from otel_analytics.mapping.engagements import Occurrence, drafted, span_events
 from otel_analytics.mapping.identity import Draft, EndedSpan, Link, Request, Requests, Said
 from otel_analytics.mapping.options import MappingOptions
 from otel_analytics.mapping.privacy import bare_text, first_id, is_placeholder
@@ -36,13 +45,22 @@ from otel_analytics.mapping.reading import (
     sample_weight,
     tells_nothing,
 )
+from otel_analytics.mapping.reasons import (
+    EXCLUDED,
+    IGNORED,
+    NOBODY_CALLS,
+    SECOND,
+    UNKNOWN_PROTOCOL,
+    Nothing,
+    Noticed,
+)
 from otel_analytics.mapping.routes import is_parameter
 from otel_analytics.mapping.second_spans import SecondSpans
 from otel_analytics.mapping.statuses import FAILURES, NO_SUCH_ROUTE
 from otel_analytics.mapping.values import Attributes, as_text, attributes_for_a_look, first_text, is_true
-from otel_analytics.mapping.views import duration_of, service_name, user_agent_of, view, viewed
+from otel_analytics.mapping.views import duration_of, is_nameless, service_name, user_agent_of, view, viewed
 
-EXCLUDED: Final = "excluded"
+_LONGEST_SCOPE: Final = 128
 _MOST_SHARED: Final = 4_096
 _WHO_OF_EVENT: Final = frozenset((*semconv.USER_ID_OF_EVENT, *semconv.SESSION_ID))
 
@@ -136,7 +154,14 @@ class SpanMapper:
         self._redacted = Tally()
         self._shared: dict[Any, _SharedCall] = {}
         self._service: tuple[Any, str] = None, ""
-        self.business = BusinessNames(options.business_events)
+        self.is_nameless = False  # whether a view has just been made for a service without a name
+        self.noticed = Noticed()
+        self.business = BusinessNames(options.business_events, self.noticed)
+
+    @property
+    def service(self) -> str:
+        """The service of the view made last; empty before there is one, and where `app_name` says it."""
+        return self._service[1]
 
     def take_folded_endpoints(self) -> int:
         """Return how many calls were folded into ``{other}`` since this was asked last."""
@@ -243,6 +268,8 @@ class SpanMapper:
         """Return what a server span's call shares with others; `None` where it is no call."""
         attributes, span = reading.attributes, reading.span
         if not is_call(attributes):
+            if not is_of_known_protocol(attributes):
+                self.noticed.add(Nothing(UNKNOWN_PROTOCOL, _scope_of(span)))
             return None
         # Events may say how a call ended: a span with any is looked at each time.
         key = None if reading.has_events else _key(attributes, span)
@@ -329,6 +356,7 @@ class SpanMapper:
         resource, name = self._service
         if span.resource is not resource or resource is None:
             resource, name = self._service = span.resource, service_name(span.resource)
+            self.is_nameless = not self._options.app_name and is_nameless(name)
         return name
 
     def _not_viewed(self, request: Request, attributes: Attributes) -> NotMade | None:
@@ -341,6 +369,20 @@ class SpanMapper:
     def _note_redacted(self, attributes: Attributes) -> None:
         if _has_placeholder(attributes):
             self._redacted.add()
+
+
+def why_no_view(span: Span) -> str:
+    """Return the word for why a server span that has no view has none."""
+    attributes = attributes_for_a_look(span)
+    if is_call(attributes):
+        return SECOND
+    return NOBODY_CALLS if is_of_known_protocol(attributes) else UNKNOWN_PROTOCOL
+
+
+def _scope_of(span: Span) -> str:
+    """Return which library made a span: of those there are few."""
+    scope = span.instrumentation_scope
+    return bare_text(as_text(scope.name if scope else "")[:_LONGEST_SCOPE]) or UNKNOWN
 
 
 def _has_placeholder(attributes: Attributes) -> bool:

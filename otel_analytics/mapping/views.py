@@ -18,8 +18,6 @@ from otel_analytics.mapping.values import Attributes, first_text
 
 CONTENT_TYPE: Final = "post"
 """The contract's content type of an API call."""
-UNKNOWN_SERVICE: Final = "unknown_service"
-"""The OpenTelemetry specification's name for a service without one."""
 
 _LONGEST_METHOD = 64
 _LONGEST_USER_AGENT = 512
@@ -124,4 +122,9 @@ def duration_of(call: CallView, start: int | None, end: int | None) -> float | N
 def service_name(resource: Attributed | None) -> str:
     """Return the name of the service that a resource describes."""
     attributes = resource.attributes if resource else None
-    return first_text(attributes or {}, semconv.SERVICE_NAME) or UNKNOWN_SERVICE
+    return first_text(attributes or {}, semconv.SERVICE_NAME) or semconv.UNKNOWN_SERVICE
+
+
+def is_nameless(service: str) -> bool:
+    """Whether a service's name says that it has none."""
+    return not service or service.startswith(semconv.UNKNOWN_SERVICE)

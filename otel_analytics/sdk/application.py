@@ -32,6 +32,10 @@ def identify(user_id: object, *, session_id: object = None) -> None:
     """
     span = _request_span()
     if not span.is_recording():
+        context = span.get_span_context()
+        if context.is_valid and not context.trace_flags.sampled:
+            for intake in process.residents(SpanIntake):
+                intake.note_sampled_out()
         return
     for key, value in ((semconv.USER_ID[0], user_id), (semconv.SESSION_ID[0], session_id)):
         text = field_text(value)

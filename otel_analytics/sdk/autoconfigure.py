@@ -23,8 +23,15 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from otel_analytics.client import AnalyticsClient
 from otel_analytics.config import Config
 from otel_analytics.delivery.delivery import with_usable_spool
-from otel_analytics.delivery.logs import log_safely
+from otel_analytics.delivery.logs import log_safely, show_lines
+from otel_analytics.delivery.start import (
+    ALL_CALLS,
+    RECORDED_CALLS,
+    SAMPLED_CALLS,
+    tell_nameless,
+)
 from otel_analytics.errors import ConfigError
+from otel_analytics.mapping.views import is_nameless, service_name
 from otel_analytics.sdk.exporter import AnalyticsSpanExporter
 from otel_analytics.sdk.log_exporter import AnalyticsLogRecordExporter
 from otel_analytics.sdk.processor import AnalyticsSpanProcessor
@@ -44,13 +51,14 @@ class AutoconfiguredSpanExporter(SpanExporter):
 
     def __init__(self, /, **options: Any) -> None:
         self._exporter: AnalyticsSpanExporter | None = None
+        show_lines()
         client = _client(options)
         if client is None:
             return
         if client.config.flush_on_sigterm:
             _tried(lambda: flush_on_sigterm(client.config.shutdown_timeout_millis))
         if not _tried(lambda: _attached(client)):
-            log_safely(logging.INFO, _SAMPLED_ONLY)
+            client.announce(seen=SAMPLED_CALLS)
             self._exporter = AnalyticsSpanExporter(client=client)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
@@ -71,6 +79,7 @@ class AutoconfiguredLogRecordExporter(AnalyticsLogRecordExporter):
     """`AnalyticsLogRecordExporter` on the client of the spans; inert where there is none."""
 
     def __init__(self, /, **options: Any) -> None:
+        show_lines()
         client = _client(options)
         if client is None:
             self._closed = True
@@ -109,8 +118,11 @@ def _attached(client: AnalyticsClient) -> bool:
     if not isinstance(provider, TracerProvider):
         return False
     provider.add_span_processor(AnalyticsSpanProcessor(client=client))
-    if client.config.count_unsampled:
-        count_unsampled(provider)
+    is_complete = client.config.count_unsampled and count_unsampled(provider)
+    service = client.config.app_name or service_name(provider.resource)
+    client.announce(service, ALL_CALLS if is_complete else RECORDED_CALLS)
+    if is_nameless(service):
+        tell_nameless()
     return True
 
 
@@ -130,9 +142,3 @@ def _unforeseen(error: Exception) -> str:
     """Name the type and the place; what an unforeseen error says may quote a secret."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__} while setting up, in {place.name}, line {place.lineno}; please report it"
-
-
-_SAMPLED_ONLY = (
-    "analytics events come from sampled spans only: there is no tracer provider of the SDK to add a"
-    " processor to"
-)

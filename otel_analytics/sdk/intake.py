@@ -11,21 +11,31 @@ not run any hook (uWSGI).
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from os import getpid
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import baggage
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import Span as SdkSpan
-from opentelemetry.trace import Span, SpanContext, SpanKind
+from opentelemetry.trace import Span, SpanContext, SpanKind, get_tracer_provider
 
 from otel_analytics import process
 from otel_analytics.client import AnalyticsClient
-from otel_analytics.delivery.logs import logger
+from otel_analytics.delivery.logs import log_safely, tell_once
+from otel_analytics.delivery.start import (
+    ALL_CALLS,
+    RECORDED_CALLS,
+    SAMPLED_CALLS,
+    tell_nameless,
+    tell_sampled_out,
+)
 from otel_analytics.errors import FOREIGN_ERRORS, ConfigError
 from otel_analytics.mapping import semconv
 from otel_analytics.mapping.engagements import Occurrence
@@ -39,11 +49,14 @@ from otel_analytics.mapping.identity import (
     Settled,
 )
 from otel_analytics.mapping.options import options_from_config
-from otel_analytics.mapping.privacy import first_id
+from otel_analytics.mapping.privacy import first_id, name_without_ids
 from otel_analytics.mapping.protocol import Span as AnySpan
-from otel_analytics.mapping.reading import TOLD, TRACE_ID, NotMade, TraceOf, link_of
+from otel_analytics.mapping.reading import TOLD, TRACE_ID, NotMade, TraceOf, has_events, link_of
+from otel_analytics.mapping.reasons import NEAR_MISS, NOT_BUSINESS, REASONS, SAMPLED_OUT, UNKNOWN_PROTOCOL
 from otel_analytics.mapping.spans import SpanMapper
 from otel_analytics.options import Options
+from otel_analytics.sdk.explaining import tell_left_out, tell_view, told, told_span
+from otel_analytics.sdk.sampler import counts_unsampled, leaves_out
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -51,6 +64,7 @@ if TYPE_CHECKING:
 _SERVER: Final = SpanKind.SERVER  # a look-up costs a call on Python 3.10, and this is asked for every span
 _MOST_OPEN_REQUESTS: Final = 10_000
 _LOCK_SECONDS: Final = 1.0
+_LONGEST_NAME: Final = 128
 _SHORTEST_SLEEP: Final = 0.05
 _IS_REMOTE: Final = 2  # in a SpanContext, which is a tuple
 _TAKEN_BY: Final = "_otel_analytics_taken_by"
@@ -138,8 +152,10 @@ class SpanIntake:
         self._states: dict[int, _State] = {}
         self._requests: Requests
         self._mark = client.config.endpoint
+        self._explains = client.config.debug
         self.has_exporter = False
         self.has_processor = False
+        self._has_begun = False
         client.add_upstream(self)
         self._state()
 
@@ -212,8 +228,8 @@ class SpanIntake:
             made += self._made(self._released(state))
         if made:
             self._hand_on(made, patience_millis)
-        elif self.mapper.business.had_near_misses:
-            self._note()
+        elif self.mapper.noticed.is_due:
+            self.note()
         if doubles:
             self.client.note("taken_twice", doubles, _TAKEN_TWICE)
 
@@ -221,12 +237,14 @@ class SpanIntake:
         """Return what leaves now that a span has ended."""
         view = self._whole(span, state, is_first=is_first)
         made: Sequence[Any] = () if view is None else (view,)
+        if self._explains and view is not None:
+            tell_view(span, view)
         is_telling = view is not None
         if view is None:
             ended = self._read(span, is_first=is_first)
             if ended is None:
                 return ()
-            is_telling = bool(ended.drafts)
+            is_telling = bool(ended.drafts) or has_events(span) or span.kind is _SERVER
             with state.lock:
                 settled = state.requests.ended(ended, self._now())
             made = self._made(settled)
@@ -244,7 +262,10 @@ class SpanIntake:
         """
         state = self._state()
         settled: list[Settled] = []
-        for draft in self.mapper.draft_all(occurrences):
+        drafts = self.mapper.draft_all(occurrences)
+        if self._explains:
+            drafts = [told(draft, "log record" if draft.is_log else "track") for draft in drafts]
+        for draft in drafts:
             if draft.link.trace_id and (self.has_processor or self.has_exporter):
                 with state.lock:
                     settled += state.requests.happened(draft, self._now())
@@ -276,9 +297,12 @@ class SpanIntake:
                 self.happened((occurrence,))
                 return
         except FOREIGN_ERRORS:
-            logger.debug("an event could not be made", exc_info=True)
+            log_safely(logging.DEBUG, "an event could not be made", exc_info=True)
         self.client.refuse("invalid")
-        self.client.note("unknown_event", 1, _UNKNOWN_EVENT)
+        self.client.note("unknown_event", 1)
+        name = name_without_ids(occurrence.name[:_LONGEST_NAME])
+        why = self.mapper.business.why_not(occurrence.name[:_LONGEST_NAME])
+        tell_once(logging.WARNING, _UNKNOWN_EVENT, name, why, what=f"unknown_event {name}")
 
     def will_see(self, span: Span) -> bool:
         """Whether a span is recorded and comes here when it ends."""
@@ -289,6 +313,13 @@ class SpanIntake:
         with state.lock:
             is_seen = state.requests.is_open(context.trace_id, context.span_id)
         return is_seen or (self.has_exporter and context.trace_flags.sampled)
+
+    def note_sampled_out(self) -> None:
+        """Count a call that tracing samples out, and that nothing here will ever see."""
+        is_alone = self.has_exporter and not self.has_processor
+        if is_alone and self.client.config.count_unsampled and not self.client.is_closed:
+            self.client.note(SAMPLED_OUT, 1)
+            tell_sampled_out()
 
     def server_span(self, context: SpanContext) -> Span | None:
         """Return the open server span of the request in which a span is; `None` where none is known."""
@@ -340,12 +371,12 @@ class SpanIntake:
         try:
             ended = self.mapper.read(span, sampled_only=not is_first)
         except Exception:  # noqa: BLE001 - one span that cannot be read must not take its batch along
-            logger.debug("a span could not be mapped", exc_info=True)
+            log_safely(logging.DEBUG, "a span could not be mapped", exc_info=True)
             self.client.refuse("invalid")
             return None
         if span.dropped_events:
             self.client.note("span_limits", span.dropped_events, _SPAN_LIMITS)
-        return ended
+        return told_span(span, ended, self.mapper.business) if self._explains else ended
 
     def _released(self, state: _State) -> Sequence[Settled]:
         """Return what may not wait: all, where nobody would come back for it."""
@@ -397,14 +428,22 @@ class SpanIntake:
 
     def _made(self, settled: Sequence[Settled]) -> list[Any]:
         """Return the events of drafts, or why there are none."""
+        if self._explains:
+            self._tell_left_out()
         made = []
         for draft, request in settled:
             try:
                 made.append(draft.make(request))
             except Exception:  # noqa: BLE001, PERF203 - an attribute of somebody's own class
-                logger.debug("an event could not be made", exc_info=True)
+                log_safely(logging.DEBUG, "an event could not be made", exc_info=True)
                 self.client.refuse("invalid")
         return made
+
+    def _tell_left_out(self) -> None:
+        left_out = self._state().requests.left_out
+        with suppress(IndexError):  # another thread takes them too
+            while left_out:
+                tell_left_out(left_out.popleft())
 
     def _hand_on(self, made: Sequence[Any], patience_millis: float = 0) -> None:
         events = [each for each in made if not isinstance(each, NotMade)]
@@ -412,27 +451,51 @@ class SpanIntake:
             for each in made:
                 if isinstance(each, NotMade):
                     self.client.refuse(each.reason)
+        if events and not self._has_begun:
+            self._begin()
         self.client.submit(events, patience_millis=patience_millis)
         self._note()
 
+    def _begin(self) -> None:
+        self._has_begun = True
+        if self._bounds is not OF_ONE_PROCESS:  # spans of many services, each with a sampler of its own
+            self.client.announce()
+            return
+        seen = SAMPLED_CALLS if self.has_exporter else ""
+        if self.has_processor:
+            seen = ALL_CALLS if counts_unsampled() else RECORDED_CALLS
+        self.client.announce(self.mapper.service, seen)
+        if seen in (RECORDED_CALLS, SAMPLED_CALLS) and self.client.config.count_unsampled:
+            sampler = leaves_out(get_tracer_provider())
+            if sampler:
+                tell_sampled_out(sampler)
+
     def _note(self) -> None:
+        if self.mapper.is_nameless:
+            self.mapper.is_nameless = False
+            tell_nameless()
         folded = self.mapper.take_folded_endpoints()
         if folded:
             self.client.note("endpoints_folded", folded, _FOLDED)
         redacted = self.mapper.take_redacted_ids()
         if redacted:
             self.client.note("ids_redacted", redacted, _REDACTED)
-        if self.mapper.business.had_near_misses:
-            self._note_near_misses()
+        if self.mapper.noticed.is_due:
+            self.note()
         doubles = self._state().requests.take_doubles()
         if doubles:
             self.client.note("recorded_twice", doubles, _RECORDED_TWICE)
 
-    def _note_near_misses(self) -> None:
-        count, names = self.mapper.business.take_near_misses()
-        if count:
-            said = ", ".join(f"{name!r} ({near}?)" for name, near in names.items())
-            self.client.note("near_misses", count, f"{_NEAR_MISSES}: {said}")
+    def note(self) -> None:
+        """Count what has given nothing, and say once what it is called."""
+        self._state()  # a child's, which lets go of what the parent counts
+        counts, new = self.mapper.noticed.take()
+        for why, count in counts.items():
+            self.client.note(why, count)
+        for why, name, near in new:
+            level, text = _NOTICED[why]
+            shown = f"{name!r} ({near}?)" if near else repr(name)
+            tell_once(level, text, shown, what=f"{why} {name}")
 
     def _now(self) -> float:
         return time.monotonic()
@@ -441,10 +504,12 @@ class SpanIntake:
         try:
             return self._states[os.getpid()]
         except KeyError:
-            state = self._states.setdefault(
-                os.getpid(), _State(Requests(self.client.config.identity_wait_millis / 1000, self._bounds))
-            )
+            requests = Requests(self.client.config.identity_wait_millis / 1000, self._bounds)
+            if self._explains:
+                requests.left_out = deque()
+            state = self._states.setdefault(os.getpid(), _State(requests))
             self._requests = state.requests
+            self.mapper.noticed.take()
             process.register(self)
             for other in [pid for pid in self._states if pid != os.getpid()]:
                 self._states.pop(other, None)
@@ -470,8 +535,16 @@ class _State:
 
 _FOLDED = "calls without a route were folded into {other}; see max_endpoints"
 _REDACTED = "spans or events came with a placeholder where a user or session was, which is nobody"
-_NEAR_MISSES = "events are no business events, though their names are nearly so; see business_events"
 _SPAN_LIMITS = "spans lost events before they came here; raise OTEL_SPAN_EVENT_COUNT_LIMIT"
-_UNKNOWN_EVENT = "an event that is no business event was tracked; name it in business_events"
+_UNKNOWN_EVENT = "track(%r) is lost: %s; name it in business_events"
 _RECORDED_TWICE = "events were recorded as a span event and as a log record, and are counted once"
 _TAKEN_TWICE = "spans came through AnalyticsSpanProcessor already, and AnalyticsSpanExporter left them alone"
+_NOTICED: Mapping[str, tuple[int, str]] = {
+    NEAR_MISS: (
+        logging.WARNING,
+        "an event is no business event, though its name is nearly one: %s; see business_events",
+    ),
+    NOT_BUSINESS: (logging.DEBUG, f"an event gives nothing: %s is {REASONS[NOT_BUSINESS]}"),
+    UNKNOWN_PROTOCOL: (logging.INFO, f"a span of %s gives no view: {REASONS[UNKNOWN_PROTOCOL]}"),
+}
+"""How loud what gives nothing is told, and in which words: what may well be meant so is told quietly."""

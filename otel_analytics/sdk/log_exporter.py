@@ -7,12 +7,13 @@ its trace. `BatchLogRecordProcessor` does not ask whether a trace was sampled, s
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 from opentelemetry.sdk._logs import export as sdk
 
-from otel_analytics.delivery.logs import logger
+from otel_analytics.delivery.logs import log_safely
 from otel_analytics.mapping.engagements import Occurrence, log_event
 from otel_analytics.sdk.intake import Adapter
 
@@ -51,6 +52,6 @@ class AnalyticsLogRecordExporter(Adapter, _Exporter):  # type: ignore[misc]
         try:
             return log_event(data.log_record)
         except Exception:  # noqa: BLE001 - one record that cannot be read must not take its batch along
-            logger.debug("a log record could not be mapped", exc_info=True)
+            log_safely(logging.DEBUG, "a log record could not be mapped", exc_info=True)
             self.client.refuse("invalid")
             return None

@@ -8,8 +8,9 @@ found it: dropped.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from opentelemetry.context import Context, attach, detach
 from opentelemetry.sdk.trace import TracerProvider
@@ -134,9 +135,34 @@ def count_unsampled(provider: object) -> bool:
         be replaced. Never raises.
     """
     try:
-        return isinstance(provider, TracerProvider) and _wrap_sampler(provider)
+        if not (isinstance(provider, TracerProvider) and _wrap_sampler(provider)):
+            return False
+        _counting.add(provider)
     except Exception:  # noqa: BLE001 - a vendor's provider may compute its sampler, or refuse to change it
         return False
+    return True
+
+
+_COMPLETE: Final = (
+    *("AlwaysOn", "ParentBased{root:AlwaysOn", "RecordUnsampledSampler"),
+    *("TraceIdRatioBased{1.0}", "ParentBased{root:TraceIdRatioBased{1.0}"),
+)
+"""How the descriptions of samplers begin that leave out nothing of their own."""
+_counting: Final[weakref.WeakSet[TracerProvider]] = weakref.WeakSet()
+
+
+def counts_unsampled() -> bool:
+    """Whether a provider of this process records what its sampler drops."""
+    return bool(_counting)
+
+
+def leaves_out(provider: Any) -> str:
+    """Return what a provider's sampler calls itself, where it may leave out calls; else an empty text."""
+    try:
+        described = str(provider.sampler.get_description())
+    except Exception:  # noqa: BLE001 - no provider of the SDK, or a sampler of somebody's own
+        return ""
+    return "" if described.startswith(_COMPLETE) else described
 
 
 def _wrap_sampler(provider: TracerProvider) -> bool:

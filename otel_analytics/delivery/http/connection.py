@@ -297,7 +297,13 @@ def _authorization(proxy: httpx.Proxy) -> list[tuple[str, str]]:
 
 
 def describe(error: BaseException) -> str:
-    """Say an error in a line."""
+    """Say an error in a line; the operating system's as it says it, without type and number."""
+    if (
+        isinstance(error, OSError)
+        and error.strerror
+        and not (error.filename or isinstance(error, ssl.SSLError))
+    ):
+        return error.strerror[:1].lower() + error.strerror[1:]
     text = " ".join(str(error).split())[:200]
     name = "" if isinstance(error, UnreachableError) else type(error).__name__
     return ": ".join(filter(None, (name, text)))

@@ -42,7 +42,8 @@ class LedgerSnapshot:
         dropped: Events given up, by reason.
         pending: Events that wait or travel.
         noted: What else this process saw, by its name: calls folded into ``{other}``
-            (``endpoints_folded``), span events lost to the SDK's limits (``span_limits``).
+            (``endpoints_folded``), span events lost to the SDK's limits (``span_limits``), and what gave
+            nothing, by the words of `mapping.reasons`.
     """
 
     accepted: int = 0
