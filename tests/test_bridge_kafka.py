@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -147,8 +147,6 @@ def test_a_setting_that_cannot_be_is_named(
 
 # With a broker
 
-Reading = Callable[..., Any]
-
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
@@ -159,11 +157,19 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 class Reader:
     """A reader in a thread of its own, as a bridge has it in its main thread."""
 
-    def __init__(self, client: Any, broker: Broker, topic: str, **options: Any) -> None:
+    def __init__(
+        self,
+        client: Any,
+        broker: Broker,
+        topic: str,
+        settings: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> None:
         self.client = client
         self.failure: Exception | None = None
         self.stop = threading.Event()
         config = {"bootstrap.servers": broker.bootstrap, "group.id": f"{GROUP}-{topic}", **QUICK_GROUP}
+        config |= settings or {}
         self.reader = KafkaReader(Intake(client), {topic: Signal.TRACES}, config, **options)
         self.thread = threading.Thread(target=self._run)
         self.thread.start()
@@ -247,7 +253,7 @@ def test_what_there_is_no_room_for_stays_in_kafka_until_there_is(
     with FaultyCollector(then=Unavailable()) as collector:
         client = quick_client(collector.url, max_queue_size=3)
         with reading(client, running, topic, most_messages=10) as reader:
-            assert eventually(lambda: reader.reader._is_paused, 15)
+            assert eventually(lambda: bool(reader.reader._paused), 15)
             assert client.stats().accepted <= 3
             collector.behave(then=Accept())
             assert eventually(lambda: calls(collector) == contents(range(40)), 15)
@@ -276,14 +282,18 @@ def test_what_was_not_delivered_is_read_again_by_another_with_the_same_ids(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["range", "cooperative-sticky"])
 def test_two_bridges_divide_a_topic_and_one_takes_over_when_the_other_leaves(
-    running: Broker, quick_client: QuickClient
+    strategy: str, running: Broker, quick_client: QuickClient
 ) -> None:
-    topic = "divided"
+    topic, settings = f"divided-{strategy}", {"partition.assignment.strategy": strategy}
     running.create(topic, 4)
     with FaultyCollector() as collector:
         clients = [quick_client(collector.url) for _ in range(2)]
-        with reading(clients[0], running, topic) as first, reading(clients[1], running, topic):
+        with (
+            reading(clients[0], running, topic, settings=settings) as first,
+            reading(clients[1], running, topic, settings=settings),
+        ):
             sent = 0
             while not all(each.stats().delivered for each in clients):
                 running.send(topic, [(each % 4, call(each)) for each in range(sent, sent + 20)])

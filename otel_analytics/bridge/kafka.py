@@ -233,7 +233,7 @@ class KafkaReader:
         self._messages_left = most_messages
         self._bytes_left = most_bytes
         self._had_room_at = 0.0
-        self._is_paused = False
+        self._paused: set[_Partition] = set()
         self._settled_at = self._committed_at = 0.0
         self._commits_under_way = 0
         self.poisoned: Counter[str] = Counter()
@@ -349,16 +349,17 @@ class KafkaReader:
         if time.monotonic() - self._had_room_at < _BEFORE_PAUSE_SECONDS:
             self._stop.wait(_SETTLE_SECONDS)
             return
-        if not self._is_paused:
-            self._consumer.pause(self._consumer.assignment())
-            self._is_paused = True
+        reading = [each for each in self._offsets if each not in self._paused]
+        if reading:
+            self._consumer.pause([TopicPartition(*each) for each in reading])
+            self._paused.update(reading)
         self._read(_SETTLE_SECONDS)  # one that was on its way is held
 
     def _resume(self) -> None:
         self._had_room_at = time.monotonic()
-        if self._is_paused:
-            self._consumer.resume(self._consumer.assignment())
-            self._is_paused = False
+        if self._paused:
+            self._consumer.resume([TopicPartition(*each) for each in self._paused])
+            self._paused.clear()
 
     # Offsets
 
@@ -414,7 +415,6 @@ class KafkaReader:
     # The group's changes
 
     def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        self._is_paused = False  # new partitions are not
         for each in partitions:
             self._offsets[each.topic, each.partition] = Offsets()
 
@@ -435,6 +435,7 @@ class KafkaReader:
     def _forget(self, partitions: Iterable[_Partition]) -> None:
         for each in partitions:
             self._offsets.pop(each, None)
+            self._paused.discard(each)
         self._held = deque(each for each in self._held if _partition(each) in self._offsets)
 
     # The end
