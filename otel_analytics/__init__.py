@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from otel_analytics.delivery.queue.ledger import DropReason, LedgerSnapshot
     from otel_analytics.errors import AnalyticsError, ConfigError, EventError
     from otel_analytics.events import BusinessEvent, EngagementEvent, MetricType, ViewEvent
+    from otel_analytics.options import Options
     from otel_analytics.sdk.application import identify, track
     from otel_analytics.sdk.exporter import AnalyticsSpanExporter
     from otel_analytics.sdk.log_exporter import AnalyticsLogRecordExporter
@@ -41,6 +42,7 @@ __all__ = [
     "FlushOnShutdown",
     "LedgerSnapshot",
     "MetricType",
+    "Options",
     "ViewEvent",
     "__version__",
     "count_unsampled",
@@ -55,6 +57,7 @@ _HOMES = {
     "delivery.queue.ledger": ("DropReason", "LedgerSnapshot"),
     "errors": ("AnalyticsError", "ConfigError", "EventError"),
     "events": ("BusinessEvent", "EngagementEvent", "MetricType", "ViewEvent"),
+    "options": ("Options",),
     "sdk.application": ("identify", "track"),
     "sdk.exporter": ("AnalyticsSpanExporter",),
     "sdk.log_exporter": ("AnalyticsLogRecordExporter",),

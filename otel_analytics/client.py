@@ -40,9 +40,10 @@ from otel_analytics.events import (
     encoded_form,
 )
 from otel_analytics.mapping.ids import anonymous_id
+from otel_analytics.options import Options
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
 _API_CALL_CONTENT_TYPE = "post"
 _DEVICE_TYPE = "desktop"
@@ -64,7 +65,9 @@ class AnalyticsClient:
         ConfigError: An option, or its environment variable, has a value it cannot have.
     """
 
-    def __init__(self, endpoint: str | None = None, *, config: Config | None = None, **options: Any) -> None:
+    def __init__(
+        self, endpoint: str | None = None, *, config: Config | None = None, **options: Unpack[Options]
+    ) -> None:
         if config is not None and (endpoint is not None or options):
             given = ", ".join([*(["endpoint"] if endpoint is not None else []), *options])
             raise ConfigError(f"config: give either a config or options; the config has its own for {given}")

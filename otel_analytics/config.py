@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from otel_analytics.delivery.logs import log_safely
 from otel_analytics.errors import ConfigError
@@ -33,6 +33,10 @@ from otel_analytics.option_kinds import (
     Patterns,
     Text,
 )
+from otel_analytics.options import Options
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # in `typing` from Python 3.11 on
 
 ENV_PREFIX = "OTEL_EXPORTER_ANALYTICS_"
 _DAY_MILLIS = 86_400_000
@@ -246,21 +250,29 @@ class Config:
         _raise_all(problems)
 
     @classmethod
-    def resolve(cls, *, environ: Mapping[str, str] | None = None, **options: Any) -> Config:
+    def resolve(
+        cls,
+        *,
+        environ: Mapping[str, str] | None = None,
+        endpoint: str | None = None,
+        **options: Unpack[Options],
+    ) -> Config:
         """Build from keyword arguments and the environment.
 
         Args:
             environ: The environment to read, `os.environ` by default.
+            endpoint: Base URL of the collector.
             **options: Options by name; `None` is "not given".
 
         Raises:
             ConfigError: Unknown options, or values that they cannot have; all of them in one message.
         """
         known = {option.name: option for option in fields(cls)}
-        problems = [_unknown_option(name, known) for name in options if name not in known]
+        given: dict[str, Any] = {"endpoint": endpoint, **options}
+        problems = [_unknown_option(name, known) for name in given if name not in known]
         environ = os.environ if environ is None else environ
         _tell_unknown(environ)
-        values = {name: value for name, value in options.items() if value is not None and name in known}
+        values = {name: value for name, value in given.items() if value is not None and name in known}
         for name, option in known.items():
             # The OpenTelemetry specification: an empty variable is an unset one.
             text = environ.get(env_name(name), "")

@@ -143,8 +143,8 @@ class FilePath:
         return text
 
     def check(self, value: Any) -> str:
-        """Refuse what no file can be called."""
-        path = Text().check(value)
+        """Return the path as a text; refuse what no file can be called."""
+        path = Text().check(os.fspath(value) if isinstance(value, os.PathLike) else value)
         try:
             encoded = os.fsencode(path)
         except UnicodeEncodeError:

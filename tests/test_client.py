@@ -109,7 +109,10 @@ def test_nobody_is_dropped_where_there_is_no_anonymous_user() -> None:
 
 
 def test_business_events_of_ones_own() -> None:
-    own = {"invoice_paid": "purchase", "seat_added": BusinessEvent("subscribe", target_type="account")}
+    own: dict[str, str | BusinessEvent] = {
+        "invoice_paid": "purchase",
+        "seat_added": BusinessEvent("subscribe", target_type="account"),
+    }
     with FaultyCollector() as collector, AnalyticsClient(collector.url, business_events=own) as client:
         client.track_business_event("u", "invoice_paid", "i-1")
         client.track_business_event("u", "seat_added", "a-1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+import typing
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import pytest
 
 from otel_analytics import AnalyticsClient, BusinessEvent, Config, ConfigError
 from otel_analytics.config import describe_options, env_name
-from otel_analytics.option_kinds import Number
+from otel_analytics.option_kinds import Choice, Number
+from otel_analytics.options import Options
 from otel_analytics.testing import FaultyCollector
 
 
@@ -343,3 +345,28 @@ def test_mistyped_variables_are_named_once_and_together(caplog: pytest.LogCaptur
     assert "ANALYTICS_TIMEOUT_MILLIS (did you mean OTEL_EXPORTER_ANALYTICS_TIMEOUT?)" in told
     assert "ANALYTICS_FOO_OF_NOTHING (like no option)" in told
     assert "hunter2" not in told
+
+
+def test_type_checkers_know_every_option_and_what_it_may_be() -> None:
+    stored = typing.get_type_hints(Config)
+    known = typing.get_type_hints(Options)
+    assert list(known) == [option.name for option in fields(Config) if option.name != "endpoint"]
+    for option in fields(Config):
+        if option.name == "endpoint":
+            continue
+        given = typing.get_args(known[option.name])
+        assert type(None) in given, option.name
+        kind = option.metadata["kind"]
+        if isinstance(kind, Choice):
+            assert typing.get_args(given[0]) == kind.words
+        elif stored[option.name] in {int, bool, str | None, tuple[str, ...]}:
+            wanted = (
+                typing.get_args(stored[option.name])
+                if type(None) in typing.get_args(stored[option.name])
+                else (stored[option.name],)
+            )
+            assert set(wanted) <= set(given), option.name
+
+
+def test_a_path_may_be_a_path(tmp_path: Path) -> None:
+    assert Config(spool_path=tmp_path / "spool").spool_path == str(tmp_path / "spool")  # type: ignore[arg-type]

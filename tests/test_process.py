@@ -217,7 +217,7 @@ def test_a_second_shutdown_waits_for_the_first(quick_client: Client) -> None:
 def test_a_client_takes_a_config_or_options_not_both() -> None:
     config = Config.resolve(endpoint="http://127.0.0.1:9")
     with pytest.raises(ConfigError, match="endpoint, nonsense"):
-        AnalyticsClient("http://a", config=config, nonsense=1)
+        AnalyticsClient("http://a", config=config, nonsense=1)  # type: ignore[call-arg]
     AnalyticsClient(config=config).shutdown()
 
 

@@ -6,18 +6,22 @@ Each ``type: ignore`` stands where a mistake has to be an error; strict mypy cal
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from opentelemetry.sdk.trace import TracerProvider
 from typing_extensions import assert_type
 
 from otel_analytics import (
     AnalyticsClient,
+    AnalyticsLogRecordExporter,
     AnalyticsSpanExporter,
     AnalyticsSpanProcessor,
     BusinessEvent,
+    Config,
     EngagementEvent,
     FlushOnShutdown,
     LedgerSnapshot,
+    Options,
     ViewEvent,
     count_unsampled,
     flush_on_sigterm,
@@ -36,6 +40,26 @@ def set_up(provider: TracerProvider) -> None:
     assert_type(AnalyticsSpanExporter("http://localhost:4380").force_flush(), bool)
     assert_type(flush_on_sigterm(), bool)
     AnalyticsSpanProcessor(4380)  # type: ignore[arg-type]
+
+
+def misset() -> None:
+    """Options are checked by name and by value, wherever they are taken."""
+    AnalyticsSpanProcessor(tiemout_millis=500)  # type: ignore[call-arg]
+    AnalyticsSpanExporter(timeout_millis="500")  # type: ignore[arg-type]
+    AnalyticsLogRecordExporter(batching="sometimes")  # type: ignore[arg-type]
+    AnalyticsClient(excluded_endpoints="GET:/healthz")  # type: ignore[arg-type]
+    AnalyticsClient(business_events=["invoice_paid"])  # type: ignore[arg-type]
+    AnalyticsClient(before_send=lambda: None)  # type: ignore[arg-type,misc]
+    Config.resolve(debug="yes")  # type: ignore[arg-type]
+    wrong: Options = {"client_pi": "drop"}  # type: ignore[typeddict-unknown-key]
+    AnalyticsClient("http://localhost:4380", **wrong)
+
+
+def well_set(path: Path) -> None:
+    shared: Options = {"app_name": "shop", "client_ip": "drop", "spool_path": path, "write_key": None}
+    AnalyticsClient("http://localhost:4380", **shared)
+    AnalyticsSpanProcessor(excluded_endpoints=["GET:/healthz"], business_events={"invoice_paid": "purchase"})
+    AnalyticsSpanExporter(headers={"Authorization": "Bearer secret"}, trusted_baggage=("user.id",))
 
 
 def call() -> None:

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from os import getpid
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import baggage
 from opentelemetry.context import Context
@@ -43,6 +43,10 @@ from otel_analytics.mapping.privacy import first_id
 from otel_analytics.mapping.protocol import Span as AnySpan
 from otel_analytics.mapping.reading import TOLD, TRACE_ID, NotMade, TraceOf, link_of
 from otel_analytics.mapping.spans import SpanMapper
+from otel_analytics.options import Options
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _SERVER: Final = SpanKind.SERVER  # a look-up costs a call on Python 3.10, and this is asked for every span
 _MOST_OPEN_REQUESTS: Final = 10_000
@@ -57,10 +61,8 @@ class Adapter:
 
     Args:
         endpoint: Base URL of the collector.
-        app_name: The `app` of views; the resource's `service.name` by default.
-        write_key: Sent as ``X-Write-Key``.
         client: A client to share instead of options; the adapter then leaves it open at its own shutdown.
-        **options: Any other option of `Config`.
+        **options: Any other option of `Config`, such as ``app_name`` and ``write_key``.
 
     Raises:
         ConfigError: An option, or its environment variable, has a value it cannot have, or there are both a
@@ -71,16 +73,14 @@ class Adapter:
         self,
         endpoint: str | None = None,
         *,
-        app_name: str | None = None,
-        write_key: str | None = None,
         client: AnalyticsClient | None = None,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
-        given = {"endpoint": endpoint, "app_name": app_name, "write_key": write_key, **options}
-        if client is not None and any(value is not None for value in given.values()):
+        given = (endpoint, *options.values())
+        if client is not None and any(value is not None for value in given):
             raise ConfigError("client: give either a client or options; the client has its own")
         self._owns_client = client is None
-        self._client = client or AnalyticsClient(**given)
+        self._client = client or AnalyticsClient(endpoint, **options)
         self._intake = intake_of(self._client)
         self._closed = False
         self._made()
