@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from otel_analytics._version import __version__
-from otel_analytics.cli import docs
+from otel_analytics.cli import bridge, docs
 from otel_analytics.config import env_name
 from otel_analytics.contract import Kind
 from otel_analytics.errors import AnalyticsError, ConfigError
@@ -22,6 +22,7 @@ _LARGEST_PORT = 65_535
 
 _MODULES_OF_EXTRA: Mapping[str, tuple[str, ...]] = {
     "collector": ("starlette", "uvicorn"),
+    "bridge": ("starlette", "uvicorn", "grpc", "opentelemetry.proto"),
     "demo": (
         "starlette",
         "uvicorn",
@@ -245,6 +246,13 @@ def _run_run(options: argparse.Namespace) -> int:
     return run(command, lambda line: print(line, file=sys.stderr, flush=True))
 
 
+def _run_bridge(options: argparse.Namespace) -> int:
+    try:
+        return _reported(lambda: bridge.run(options, _say))
+    except OSError as error:
+        return _fail(f"cannot listen on {error.strerror}", _FAILED)
+
+
 def _reported(work: Callable[[], bool]) -> int:
     """Do what may fail in ways that have a message; return the exit code."""
     try:
@@ -316,6 +324,12 @@ _COMMANDS: Mapping[str, _Command] = {
         None,
         _add_doctor_arguments,
         _run_doctor,
+    ),
+    "bridge": _Command(
+        "Take OTLP of any language, and events of other clients, and deliver them.",
+        "bridge",
+        bridge.add_arguments,
+        _run_bridge,
     ),
     "tail": _Command(
         "Show a line for each event that arrives at a running dev collector.",
