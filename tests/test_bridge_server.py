@@ -200,6 +200,22 @@ def test_an_answer_waits_until_its_events_are_accepted(quick_client: QuickClient
         assert engagement["userId"] == "user-7"
 
 
+def test_an_answer_may_come_earlier(quick_client: QuickClient) -> None:
+    """For a sender that would hold back the server span until then."""
+    with FaultyCollector() as collector:
+        client = quick_client(collector.url, identity_wait_millis=400)
+        with bridging(client, limits=Limits(answer_seconds=0)) as http:
+            other = payment(
+                context=SpanContext(8, 9, is_remote=False), parent=SpanContext(8, 8, is_remote=False)
+            )
+            for spans in ([payment()], [other], [server()]):
+                assert http.post("/v1/traces", content=otlp(spans), headers=PROTO).status_code == 200
+            collector.wait_for_events(2, 300)
+            assert [body["userId"] for body in collector.bodies("engagement")] == ["user-7"]
+            collector.wait_for_events(3)
+            assert client.stats().noted["scattered"] == 1
+
+
 def test_at_the_end_what_waits_is_let_go_and_answered(quick_client: QuickClient) -> None:
     with FaultyCollector() as collector, ThreadPoolExecutor() as pool:
         client = quick_client(collector.url)
@@ -527,4 +543,4 @@ def test_a_taken_port_is_one_clear_line(option: str, capsys: pytest.CaptureFixtu
 def test_what_is_no_address_is_named(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["bridge", "--otlp", text])
-    assert f"invalid HOST:PORT value: '{text}'" in capsys.readouterr().err
+    assert f"invalid address value: '{text}'" in capsys.readouterr().err

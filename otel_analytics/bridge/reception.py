@@ -2,6 +2,9 @@
 
 One event loop has all of it. A request is answered once its events are accepted, so those that wait in the
 join for their server span hold their request's answer; how many are held, and how large they are, is bounded.
+
+A sender that has one request at a time, as SDKs' own exporters do, would hold back that very span until the
+answer comes. It can be answered earlier, see `Limits.answer_seconds`.
 """
 
 from __future__ import annotations
@@ -37,6 +40,8 @@ class Limits:
         held_bytes: Most bytes of such requests, as they were sent.
         connections: Most HTTP connections at a time.
         request_seconds: Longest time in seconds that a request takes to come, or its answer to be read.
+        answer_seconds: Longest time in seconds that an answer waits for events in the join, which are lost if
+            the process is killed after it; `None`: until they are accepted.
         grace_seconds: Longest time in seconds, at the end, in which events still wait for their server spans.
     """
 
@@ -45,6 +50,7 @@ class Limits:
     held_bytes: int = 256 * 2**20
     connections: int = 512
     request_seconds: float = 30.0
+    answer_seconds: float | None = None
     grace_seconds: float = 2.0
 
 
@@ -63,8 +69,9 @@ class Reception:
         self.longest_wait = client.config.identity_wait_millis / 1000
         self._intake = Intake(client)
         self._token = None if token is None else token.encode()
-        self._held: dict[Receipt, asyncio.Future[None]] = {}
-        self._held_bytes = 0
+        self._held = self._held_bytes = 0
+        self._open: dict[Receipt, asyncio.Future[None]] = {}
+        self._answered: Receipt | None = None
         self._looking: asyncio.Task[None] | None = None
         self._is_ending = self._is_closed = False
 
@@ -78,7 +85,7 @@ class Reception:
         """``"ok"`` while it takes requests, and else what is the matter."""
         if self._is_ending:
             return "ending"
-        return "ok" if len(self._held) < self.limits.held and self._intake.has_room() else "full"
+        return "ok" if self._held < self.limits.held and self._intake.has_room() else "full"
 
     def admit(self, authorization: str, key: str = "") -> None:
         """Look at what a sender shows.
@@ -155,20 +162,24 @@ class Reception:
     def _make_sure_of_a_place(self) -> None:
         if self._is_closed:
             raise NoRoomError("the bridge is ending")
-        if len(self._held) >= self.limits.held:
+        if self._held >= self.limits.held:
             raise NoRoomError("too many requests wait for their answers")
 
     async def _accepted(self, receipt: Receipt) -> None:
-        answer = self._held[receipt] = asyncio.get_running_loop().create_future()
+        accepted = self._open[receipt] = asyncio.get_running_loop().create_future()
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look())
-        await answer
+        self._held += 1
+        try:
+            await asyncio.wait([accepted], timeout=self.limits.answer_seconds)
+        finally:  # its sender may have gone
+            self._held -= 1
+        if self._open.pop(receipt, None):
+            self._answered = receipt  # the last one's events are the last to be due
 
     async def _look(self) -> None:
         """Ask the receipts again and again, which is also what lets go of events in time."""
-        while self._held:
+        while self._open or not (self._answered is None or self._answered.is_accepted()):
             await asyncio.sleep(_TICK_SECONDS)
-            for receipt in [each for each in self._held if each.is_accepted()]:
-                answer = self._held.pop(receipt)
-                if not answer.done():  # its sender may have gone
-                    answer.set_result(None)
+            for receipt in [each for each in self._open if each.is_accepted()]:
+                self._open.pop(receipt).set_result(None)

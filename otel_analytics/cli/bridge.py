@@ -4,46 +4,40 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 from collections.abc import Callable
 from typing import Any, Final
 
+from otel_analytics.cli.argument_types import address, count, seconds
 from otel_analytics.config import Config, env_name
 from otel_analytics.errors import ConfigError
 from otel_analytics.option_kinds import HeaderValue
 
 TOKEN_VARIABLE: Final = "OTEL_ANALYTICS_BRIDGE_TOKEN"  # noqa: S105 - its name
-_ADDRESS: Final = re.compile(r"(?:\[([^\[\]]+)\]|([^\[\]:]+)):([0-9]{1,5})", re.ASCII)
-_LARGEST_PORT: Final = 65_535
 _DEFAULTS: Final = {"max_queue_size": 100_000}
 """Options that a bridge has otherwise than an application, where they are not set."""
-
-
-def _address(text: str) -> tuple[str, int]:
-    found = _ADDRESS.fullmatch(text)
-    if found is None or int(found[3]) > _LARGEST_PORT:
-        raise ValueError
-    return found[1] or found[2], int(found[3])
-
-
-_address.__name__ = "HOST:PORT"  # argparse puts it into its message
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
         "--otlp",
-        type=_address,
+        type=address,
         metavar="HOST:PORT",
         help="take OTLP/HTTP here, and events as a relay; port 0 for a free one",
     )
-    parser.add_argument("--otlp-grpc", type=_address, metavar="HOST:PORT", help="take OTLP/gRPC here")
+    parser.add_argument("--otlp-grpc", type=address, metavar="HOST:PORT", help="take OTLP/gRPC here")
     parser.add_argument("--token", help=f"what senders must show; else ${TOKEN_VARIABLE}; else none")
     parser.add_argument(
         "--max-body-bytes",
-        type=int,
+        type=count,
         metavar="N",
         help="largest request, before and after decompression (16 MiB)",
+    )
+    parser.add_argument(
+        "--answer-within",
+        type=seconds,
+        metavar="SECONDS",
+        help="answer after so long though events wait for their server spans (once all are accepted)",
     )
     parser.add_argument(
         "--spool",
@@ -79,7 +73,8 @@ def run(options: argparse.Namespace, say: Callable[[str], None]) -> bool:
     }
     if not addresses:
         raise ConfigError("bridge needs a source: --otlp HOST:PORT, --otlp-grpc HOST:PORT, or both")
-    limits = Limits() if options.max_body_bytes is None else Limits(body_bytes=options.max_body_bytes)
+    bytes_given = {} if options.max_body_bytes is None else {"body_bytes": options.max_body_bytes}
+    limits = Limits(answer_seconds=options.answer_within, **bytes_given)
     token = _token(options)
     client = AnalyticsClient(config=_config(options))
     return serve(client, announce=say, token=token, limits=limits, **addresses)
