@@ -513,6 +513,11 @@ def bridge_process(
     ("arguments", "message"),
     [
         ([], "needs a source"),
+        (["--otlp", "localhost:0", "--kafka", "localhost:9"], "run one for each"),
+        (["--kafka", "localhost:9", "--topic", "t", "--token", "s3cret"], "--token: only with --otlp"),
+        (["--otlp", "localhost:0", "--logs-topic", "t"], "--logs-topic: only with --kafka"),
+        (["--kafka", "localhost:9"], "--kafka needs --topic NAME"),
+        (["--kafka", "localhost:9", "--topic", "t", "--spool", "spool"], "Kafka keeps what is not delivered"),
         (["--otlp", "localhost:0", "--token", "s\necret"], "token=<hidden>: must be visible ASCII"),
         (["--otlp", "localhost:0", "--endpoint", "nowhere"], "endpoint="),
     ],

@@ -169,7 +169,7 @@ def serve(client: AnalyticsClient, *, announce: Callable[[str], None], **options
 
     Args:
         client: Delivers.
-        announce: Is told a line once it listens, and one when it has stopped.
+        announce: Is told a line once it listens.
         **options: As for `Bridge`.
 
     Returns:
@@ -182,10 +182,7 @@ def serve(client: AnalyticsClient, *, announce: Callable[[str], None], **options
         with Bridge(client, ended=stop, **options) as bridge:  # type: ignore[arg-type]
             announce(_where(bridge, client))
             stop.wait()
-        is_whole = client.shutdown()
-    ledger = client.stats()
-    announce(f"Stopped: {ledger.accepted} events accepted, {ledger.delivered} delivered")
-    return is_whole
+        return client.shutdown()
 
 
 def _where(bridge: Bridge, client: AnalyticsClient) -> str:

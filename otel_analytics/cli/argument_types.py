@@ -48,3 +48,11 @@ def seconds(text: str) -> float:
     if not 0 <= found < math.inf:
         raise ValueError
     return found
+
+
+def setting(text: str) -> tuple[str, str]:
+    """Return name and value of ``NAME=VALUE``."""
+    name, equals, value = text.partition("=")
+    if not (name.strip() and equals):
+        raise ValueError
+    return name.strip(), value
