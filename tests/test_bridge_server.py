@@ -39,7 +39,7 @@ from test_bridge_intake import payment, server
 from otel_analytics import AnalyticsClient
 from otel_analytics.bridge.otlp import Encoding
 from otel_analytics.bridge.reception import Limits
-from otel_analytics.bridge.server import Address, Bridge
+from otel_analytics.bridge.server import Address, Bridge, serve
 from otel_analytics.cli import main
 from otel_analytics.cli.bridge import TOKEN_VARIABLE
 from otel_analytics.testing import FaultyCollector, Hang, Unavailable
@@ -507,6 +507,28 @@ def bridge_process(
             yield process, "http://" + said.partition("http://")[2].partition(",")[0]
         finally:
             process.kill()
+
+
+@pytest.mark.parametrize(
+    ("host", "token", "warned"),
+    [("127.0.0.1", None, False), ("0.0.0.0", "s3cret", False), ("0.0.0.0", None, True)],  # noqa: S104
+)
+def test_other_machines_are_warned_about(
+    host: str, token: str | None, warned: bool, quick_client: QuickClient
+) -> None:
+    said: list[str] = []
+
+    def announce(line: str) -> None:
+        said.append(line)
+        if line.startswith("Bridge: "):
+            signal.raise_signal(signal.SIGTERM)
+
+    client = quick_client("http://127.0.0.1:9")
+    assert serve(client, announce=announce, otlp_grpc=Address(host, 0), token=token)
+    assert [line.startswith("WARNING: other machines can send") for line in said] == [True, False][
+        not warned :
+    ]
+    assert "s3cret" not in "".join(said)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _ANSWER_SECONDS: Final = 2
 _IDLE_SECONDS: Final = 20
 _STOP_SECONDS: Final = 15
+_EXPOSED: Final = "WARNING: other machines can send events to this bridge, which has no token."
 
 
 class Address(NamedTuple):
@@ -77,6 +78,11 @@ class Bridge:
         self._listening = threading.Event()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="otel-analytics-bridge", daemon=True)
+
+    @property
+    def addresses(self) -> Sequence[Address]:
+        """Where it listens, with the real ports while it serves."""
+        return [each for each in (self.otlp, self.otlp_grpc) if each is not None]
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -169,7 +175,7 @@ def serve(client: AnalyticsClient, *, announce: Callable[[str], None], **options
 
     Args:
         client: Delivers.
-        announce: Is told a line once it listens.
+        announce: Is told what a person should know, a line at a time.
         **options: As for `Bridge`.
 
     Returns:
@@ -180,6 +186,8 @@ def serve(client: AnalyticsClient, *, announce: Callable[[str], None], **options
     """
     with stop_signals() as stop:
         with Bridge(client, ended=stop, **options) as bridge:  # type: ignore[arg-type]
+            if not options.get("token") and not all(is_loopback(each.host) for each in bridge.addresses):
+                announce(_EXPOSED)
             announce(_where(bridge, client))
             stop.wait()
         return client.shutdown()
