@@ -203,17 +203,17 @@ def test_an_answer_waits_until_its_events_are_accepted(quick_client: QuickClient
 def test_an_answer_may_come_earlier(quick_client: QuickClient) -> None:
     """For a sender that would hold back the server span until then."""
     with FaultyCollector() as collector:
-        client = quick_client(collector.url, identity_wait_millis=400)
+        client = quick_client(collector.url, identity_wait_millis=800)
         with bridging(client, limits=Limits(answer_seconds=0)) as http:
             other = payment(
                 context=SpanContext(8, 9, is_remote=False), parent=SpanContext(8, 8, is_remote=False)
             )
             for spans in ([payment()], [other], [server()]):
                 assert http.post("/v1/traces", content=otlp(spans), headers=PROTO).status_code == 200
-            collector.wait_for_events(2, 300)
+            collector.wait_for_events(2)
             assert [body["userId"] for body in collector.bodies("engagement")] == ["user-7"]
             collector.wait_for_events(3)
-            assert client.stats().noted["scattered"] == 1
+            assert eventually(lambda: client.stats().noted.get("scattered") == 1)
 
 
 def test_at_the_end_what_waits_is_let_go_and_answered(quick_client: QuickClient) -> None:
@@ -474,7 +474,7 @@ def test_a_bridge_that_ends_delivers_first() -> None:
             )
             process.send_signal(signal.SIGTERM)
             output, _ = process.communicate(timeout=10)
-            assert (process.returncode, "s3cret" in output) == (0, False), output
+            assert (process.returncode, output) == (0, "Stopped: 1 events accepted, 1 delivered\n")
             assert len(collector.bodies("view")) == 1
 
 

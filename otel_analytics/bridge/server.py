@@ -8,6 +8,7 @@ the client delivers what it has, or leaves it in its spool.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
@@ -184,6 +185,8 @@ def serve(client: AnalyticsClient, *, announce: Callable[[str], None], **options
     Raises:
         OSError: An address cannot be listened on.
     """
+    # It would say of each request that is no HTTP that it is none.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     with stop_signals() as stop:
         with Bridge(client, ended=stop, **options) as bridge:  # type: ignore[arg-type]
             if not options.get("token") and not all(is_loopback(each.host) for each in bridge.addresses):
