@@ -341,7 +341,7 @@ def decode(encoded: EncodedEvent) -> Event:
 _CLASSES: Mapping[Kind, type[Any]] = {Kind.VIEW: ViewEvent, Kind.ENGAGEMENT: EngagementEvent}
 
 
-def _header_text(event_id: str) -> str:
+def header_text(event_id: str) -> str:
     """Percent-encode an id that no header can carry (RFC 9110, section 5.5): it is the idempotency key."""
     if event_id.isascii() and event_id.isprintable():
         return event_id
@@ -352,14 +352,14 @@ def _encoded(kind: Kind, event_id: str, text: str) -> EncodedEvent:
     body = text.encode()
     if len(body) > MAX_BODY_BYTES:
         raise ValueError("the body is too large")
-    return EncodedEvent(kind, _header_text(event_id), body)
+    return EncodedEvent(kind, header_text(event_id), body)
 
 
 def _encoded_with_care(event: Event, body: Mapping[str, Any]) -> EncodedEvent:
     for name, value in body.items():
         if value == "":
             raise EventError(f"{name} is missing")
-    return EncodedEvent(event.kind, _header_text(event.event_id), encode_json(body))
+    return EncodedEvent(event.kind, header_text(event.event_id), encode_json(body))
 
 
 def _metadata_json(event_id: str, timestamp: str, metadata: Mapping[str, Any]) -> str:

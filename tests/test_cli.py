@@ -113,7 +113,12 @@ def test_an_unusable_database_is_one_clear_line(tmp_path: Path, capsys: pytest.C
 
 @pytest.mark.parametrize(
     ("command", "module", "extra"),
-    [("collector", "uvicorn", "collector"), ("demo", "fastapi", "demo"), ("demo", "uvicorn", "demo")],
+    [
+        ("collector", "uvicorn", "collector"),
+        ("demo", "fastapi", "demo"),
+        ("demo", "uvicorn", "demo"),
+        ("bridge", "grpc", "bridge"),
+    ],
 )
 def test_a_missing_extra_is_one_clear_line(command: str, module: str, extra: str) -> None:
     # `None` in `sys.modules` is how the import system itself marks a module that cannot be imported.

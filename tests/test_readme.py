@@ -105,8 +105,12 @@ def test_each_command_runs(block: Block, tmp_path: Path) -> None:
 @pytest.mark.parametrize("block", [*blocks("sh serve")], ids=str)
 def test_each_server_starts(block: Block, tmp_path: Path) -> None:
     port = free_port()
-    command = f"{block.text.strip()} --port {port}".split()
-    with serving(command, environment(""), tmp_path, port=port, log=tmp_path / "log"):
+    command = block.text.strip().replace("localhost:4317", "localhost:0")
+    if "localhost:4318" in command:
+        command = command.replace("localhost:4318", f"localhost:{port}")
+    else:
+        command = f"{command} --port {port}"
+    with serving(command.split(), environment(""), tmp_path, port=port, log=tmp_path / "log"):
         pass
 
 

@@ -21,6 +21,7 @@ from opentelemetry.trace import SpanKind
 from otel_analytics.bridge.otlp import REQUEST, Encoding, is_valid, logs_of, spans_of
 from otel_analytics.client import AnalyticsClient
 from otel_analytics.errors import AnalyticsError
+from otel_analytics.events import EncodedEvent
 from otel_analytics.mapping.engagements import Occurrence, log_event
 from otel_analytics.mapping.identity import Bounds, Link
 from otel_analytics.mapping.protocol import Span
@@ -112,6 +113,15 @@ class Intake:
             if rejected:
                 self.client.refuse("invalid", rejected)
         return Receipt(self, due, rejected)
+
+    def submit(self, events: Sequence[EncodedEvent]) -> None:
+        """Take events that are made already; they are accepted when it returns.
+
+        Raises:
+            NoRoomError: The client's queue has no room for them.
+        """
+        self._make_sure_of_room(len(events))
+        self.client.submit(events)
 
     def has_room(self, count: int = 1) -> bool:
         """Whether so many more events would displace none, those in the join counted."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -12,16 +11,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from otel_analytics._version import __version__
-from otel_analytics.cli import docs
+from otel_analytics.cli import bridge, docs
+from otel_analytics.cli.argument_types import count, number, port
 from otel_analytics.config import env_name
 from otel_analytics.contract import Kind
 from otel_analytics.errors import AnalyticsError, ConfigError
 
 _DONE, _FAILED, _UNUSABLE, _INTERRUPTED = 0, 1, 2, 130
-_LARGEST_PORT = 65_535
 
 _MODULES_OF_EXTRA: Mapping[str, tuple[str, ...]] = {
     "collector": ("starlette", "uvicorn"),
+    "bridge": ("starlette", "uvicorn", "grpc", "opentelemetry.proto"),
     "demo": (
         "starlette",
         "uvicorn",
@@ -91,40 +91,13 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= _LARGEST_PORT:
-        raise ValueError
-    return port
-
-
-def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise ValueError
-    return count
-
-
-def _positive(text: str) -> float:
-    number = float(text)
-    if not 0 < number < math.inf:
-        raise ValueError
-    return number
-
-
-# argparse puts these into its message: "invalid port value: '70000'".
-_port.__name__ = "port"
-_count.__name__ = "count"
-_positive.__name__ = "number"
-
-
 def _add_collector_arguments(parser: argparse.ArgumentParser) -> None:
     key_variable = env_name("write_key")
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (%(default)s: this machine only)"
     )
     parser.add_argument(
-        "--port", type=_port, default=4380, help="port to listen on, 0 for a free one (%(default)s)"
+        "--port", type=port, default=4380, help="port to listen on, 0 for a free one (%(default)s)"
     )
     parser.add_argument("--write-key", help=f"what X-Write-Key must be; else ${key_variable}; else none")
     parser.add_argument(
@@ -132,7 +105,7 @@ def _add_collector_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-events",
-        type=_count,
+        type=count,
         default=100_000,
         metavar="N",
         help="events to keep, the newest, in 100 MB at most (%(default)s)",
@@ -162,7 +135,7 @@ def _run_collector(options: argparse.Namespace) -> int:
 
 def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--requests", type=_count, default=200, metavar="N", help="requests to send (%(default)s)"
+        "--requests", type=count, default=200, metavar="N", help="requests to send (%(default)s)"
     )
     parser.add_argument("--keep", action="store_true", help="leave shop and collector running until Ctrl-C")
 
@@ -245,6 +218,13 @@ def _run_run(options: argparse.Namespace) -> int:
     return run(command, lambda line: print(line, file=sys.stderr, flush=True))
 
 
+def _run_bridge(options: argparse.Namespace) -> int:
+    try:
+        return _reported(lambda: bridge.run(options, _say))
+    except OSError as error:
+        return _fail(f"cannot listen on {error.strerror}", _FAILED)
+
+
 def _reported(work: Callable[[], bool]) -> int:
     """Do what may fail in ways that have a message; return the exit code."""
     try:
@@ -265,7 +245,7 @@ _KIND: Mapping[str, Any] = {"choices": [kind.value for kind in Kind], "help": "o
 _SPOOL_ARGUMENTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "status": {"--json": {"action": "store_true", "help": "as one JSON object"}},
     "list": {
-        "--limit": {"type": _count, "default": 100, "metavar": "N", "help": "at most so many (%(default)s)"},
+        "--limit": {"type": count, "default": 100, "metavar": "N", "help": "at most so many (%(default)s)"},
         "--kind": _KIND,
         "--json": {"action": "store_true", "help": "a JSON object a line, with the body"},
     },
@@ -273,14 +253,14 @@ _SPOOL_ARGUMENTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "--endpoint": {"help": f"the collector's base URL; else ${env_name('endpoint')}"},
         "--write-key": {"help": f"sent as X-Write-Key; else ${env_name('write_key')}"},
         "--patience": {
-            "type": _positive,
+            "type": number,
             "default": 30.0,
             "metavar": "SECONDS",
             "help": "give up after so long without a delivery (%(default)g)",
         },
     },
     "purge": {
-        "--older-than": {"type": _positive, "metavar": "HOURS", "help": "accepted so long ago only"},
+        "--older-than": {"type": number, "metavar": "HOURS", "help": "accepted so long ago only"},
         "--kind": _KIND,
         "--yes": {"action": "store_true", "help": "do not ask"},
     },
@@ -316,6 +296,12 @@ _COMMANDS: Mapping[str, _Command] = {
         None,
         _add_doctor_arguments,
         _run_doctor,
+    ),
+    "bridge": _Command(
+        "Take OTLP of any language, and events of other clients, and deliver them.",
+        "bridge",
+        bridge.add_arguments,
+        _run_bridge,
     ),
     "tail": _Command(
         "Show a line for each event that arrives at a running dev collector.",

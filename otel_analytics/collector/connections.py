@@ -13,12 +13,28 @@ import socket
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _LOGGER = logging.getLogger("otel_analytics")
 _QUIET_SECONDS = 60.0  # between two lines that say the same
+_BACKLOG = 2048
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens.
+
+    Raises:
+        OSError: The address cannot be listened on.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    # asyncio sets it only on sockets that name their protocol; without it each keep-alive answer waits 40 ms.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 @dataclass(frozen=True)
@@ -38,11 +54,24 @@ class ConnectionLimits:
 
 
 class BoundedServer(uvicorn.Server):
-    """A uvicorn server of one listening socket, which its `run` is given."""
+    """A uvicorn server of one listening socket, which its `run` is given.
 
-    def __init__(self, config: uvicorn.Config, limits: ConnectionLimits) -> None:
-        super().__init__(config)
+    Args:
+        app: Answers.
+        limits: What one peer can take.
+        name: What the log calls it.
+        **settings: More of uvicorn's.
+    """
+
+    def __init__(
+        self, app: ASGIApp, limits: ConnectionLimits, name: str = "the collector", **settings: Any
+    ) -> None:
+        # `log_config=None`: the process's logging belongs to the application under test.
+        quiet: dict[str, Any] = {"log_config": None, "log_level": None, "access_log": False}
+        only_http: dict[str, Any] = {"lifespan": "off", "ws": "none", "proxy_headers": False}
+        super().__init__(uvicorn.Config(app, server_header=False, **quiet, **only_http, **settings))
         self._limits = limits
+        self._name = name
         self._closed = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -70,7 +99,8 @@ class BoundedServer(uvicorn.Server):
             except OSError as error:
                 # One may be accepted in between, as descriptors come and go.
                 if time.monotonic() >= quiet_until:
-                    _LOGGER.warning("the collector accepts no connections for the moment: %s", error.strerror)
+                    text = "%s accepts no connections for the moment: %s"
+                    _LOGGER.warning(text, self._name, error.strerror)
                     quiet_until = time.monotonic() + _QUIET_SECONDS
                 await asyncio.sleep(self._limits.accept_pause_seconds)
 

@@ -29,6 +29,21 @@ class BatchLimits(Advertisement):
     max_bytes: int = 1_000_000
     gzip: bool = True
 
+    def check(self, count: int, size: int) -> None:
+        """Look at an array.
+
+        Args:
+            count: How many events it has.
+            size: Its bytes.
+
+        Raises:
+            Refusal: 413 beyond the limits.
+        """
+        if count > self.max_events:
+            raise Refusal(413, f"$: must have at most {self.max_events} events")
+        if size > self.max_bytes:
+            raise Refusal(413, f"$: must be at most {self.max_bytes} bytes")
+
 
 class Intake:
     """Takes decoded bodies.
@@ -89,7 +104,4 @@ class Intake:
         if self._batch is None:
             # Not 400: nothing is wrong with the events, and this tells an exporter to send them singly.
             raise Refusal(415, "$: must be one object; this collector takes no arrays")
-        if count > self._batch.max_events:
-            raise Refusal(413, f"$: must have at most {self._batch.max_events} events")
-        if size > self._batch.max_bytes:
-            raise Refusal(413, f"$: must be at most {self._batch.max_bytes} bytes")
+        self._batch.check(count, size)

@@ -10,11 +10,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import uvicorn
-
 from otel_analytics.collector import summary
 from otel_analytics.collector.app import build_app
-from otel_analytics.collector.connections import BoundedServer, ConnectionLimits
+from otel_analytics.collector.connections import BoundedServer, ConnectionLimits, listen
 from otel_analytics.collector.intake import BatchLimits
 from otel_analytics.collector.signals import stop_signals
 from otel_analytics.collector.store import Stats, Store, StoreLimits
@@ -29,7 +27,6 @@ MAX_BODY_BYTES = 2_000_000
 
 _STOP_SECONDS = 5
 _LAST_REQUESTS_SECONDS = 2
-_BACKLOG = 2048
 
 
 class DevCollector:
@@ -84,7 +81,7 @@ class DevCollector:
     def __enter__(self) -> Self:
         self._store = Store(self._database, self._keep)
         try:
-            listener = _listen(self.host, self.port)
+            listener = listen(self.host, self.port)
         except OSError:
             self._store.close()
             raise
@@ -179,31 +176,11 @@ def _exposure(write_key: str | None) -> str:
     return f"WARNING: other machines can read this collector{writing}. It is made for development."
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    # asyncio sets it only on sockets that name their protocol; without it each keep-alive answer waits 40 ms.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listener
-
-
 class _ThreadedServer:
     """uvicorn on a thread of its own: there it leaves the process's signal handlers alone."""
 
     def __init__(self, app: Any, listener: socket.socket, limits: ConnectionLimits) -> None:
-        # `log_config=None`: the process's logging belongs to the application under test.
-        config = uvicorn.Config(
-            app,
-            log_config=None,
-            log_level=None,
-            access_log=False,
-            lifespan="off",
-            ws="none",
-            proxy_headers=False,
-            server_header=False,
-            timeout_graceful_shutdown=_LAST_REQUESTS_SECONDS,
-        )
-        self._server = BoundedServer(config, limits)
+        self._server = BoundedServer(app, limits, timeout_graceful_shutdown=_LAST_REQUESTS_SECONDS)
         self._listener = listener
         self._thread = threading.Thread(target=self._serve, name="dev-collector", daemon=True)
 
