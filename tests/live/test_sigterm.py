@@ -16,9 +16,16 @@ REQUESTS = 12
 UNHURRIED = {"OTEL_BSP_SCHEDULE_DELAY": "5000", "OTEL_EXPORTER_ANALYTICS_FLUSH_INTERVAL": "1000"}
 
 
+# Each differs from another one in what hardly matters at the signal.
+TWINS = frozenset({"uvicorn-workers", "gunicorn-uvicorn-h11", "gunicorn-django", "gunicorn-gthread"})
+SLOW = [pytest.mark.slow]
+
+
 # With single events less waits at the signal.
 @pytest.mark.parametrize("batching", [pytest.param("off", marks=pytest.mark.slow), "on"])
-@pytest.mark.parametrize("name", WORKERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=SLOW if name in TWINS else []) for name in WORKERS]
+)
 def test_the_last_requests_before_sigterm_arrive(name: str, batching: str, tmp_path: Path) -> None:
     env = {**WORKERS[name].env, **UNHURRIED, "OTEL_EXPORTER_ANALYTICS_BATCHING": batching}
     app = dataclasses.replace(WORKERS[name], env=env)

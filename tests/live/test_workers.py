@@ -13,7 +13,12 @@ from otel_analytics.collector import DevCollector
 
 REQUESTS = 40
 # The other way of the same server is run by default, and `test_sigterm` runs them all.
-SLOW = frozenset({"gunicorn-preload", "gunicorn-gthread", "gunicorn-uvicorn-h11", "gunicorn-uvicorn-preload"})
+SLOW = frozenset(
+    {
+        *("gunicorn-preload", "gunicorn-gthread", "gunicorn-uvicorn-h11", "gunicorn-uvicorn-preload"),
+        *("hypercorn-workers", "gunicorn-django"),
+    }
+)
 NAMES = [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in WORKERS]
 
 
