@@ -37,6 +37,8 @@ STORING_NOTHING: tuple[Behaviour, ...] = (
     Hang(millis=60),
 )
 _numbers = itertools.count()
+NO_INSTRUMENTATIONS = {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "*"}
+"""For programs that make their spans themselves: loading all that the tests have takes seconds."""
 
 
 def track(client: AnalyticsClient, count: int, name: str = "call") -> set[str]:

@@ -13,6 +13,7 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
+from driving import NO_INSTRUMENTATIONS
 from opentelemetry.sdk.trace.export import SpanExportResult
 
 from otel_analytics.delivery.logs import logger
@@ -41,7 +42,7 @@ def run_instrumented(program: str = PROGRAM, /, **variables: str) -> subprocess.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
     return subprocess.run(
         [INSTRUMENT, sys.executable, "-c", program],
-        env={**inherited, **quiet, **variables},
+        env={**inherited, **NO_INSTRUMENTATIONS, **quiet, **variables},
         capture_output=True,
         text=True,
         timeout=60,

@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from driving import NO_INSTRUMENTATIONS
 
 from otel_analytics.testing import FaultyCollector, Hang
 
@@ -25,7 +26,7 @@ trace.get_tracer("program").start_span("GET", kind=trace.SpanKind.SERVER, attrib
 WAIT = "print('ready', flush=True)\nfor _ in range(1200): time.sleep(0.05)\n"
 
 
-QUIET = {"OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
+QUIET = {"OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none", **NO_INSTRUMENTATIONS}
 
 
 def end_by_sigterm(program: str, *, zero_code: bool = True, **variables: str) -> tuple[int, str, float]:
@@ -399,6 +400,7 @@ def test_a_failing_instrumentation_does_not_cost_a_workers_last_events(
             SERVE_ONE + WORKER.format(module="uvicorn.workers") + WAIT,
             OTEL_EXPORTER_ANALYTICS_ENDPOINT=collector.url,
             PYTHONPATH=str(tmp_path),
+            OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="",
         )
         assert [body["contentId"] for body in collector.bodies()] == ["GET:/a"]
     assert "Instrumenting of broken failed" in stderr
