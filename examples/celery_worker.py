@@ -1,6 +1,6 @@
 """A Celery worker whose payments arrive at an analytics collector; a task is no API call and gives no view.
 
-pip install otel-analytics celery opentelemetry-instrumentation-celery
+pip install 'otel-analytics[collector]' celery opentelemetry-instrumentation-celery
 otel-analytics collector                  # in another terminal: http://localhost:4380
 celery -A celery_worker worker
 python -c "from celery_worker import charge; charge.delay('user-7', 'order-42')"

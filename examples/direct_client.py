@@ -1,6 +1,6 @@
 """Events without OpenTelemetry: the client alone.
 
-pip install otel-analytics
+pip install 'otel-analytics[collector]'
 otel-analytics collector                  # in another terminal: http://localhost:4380
 python direct_client.py
 """

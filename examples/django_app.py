@@ -1,6 +1,6 @@
 """A Django shop in one file whose API calls and payments arrive at an analytics collector.
 
-pip install otel-analytics django opentelemetry-instrumentation-django
+pip install 'otel-analytics[collector]' django opentelemetry-instrumentation-django
 otel-analytics collector                  # in another terminal: http://localhost:4380
 python django_app.py
 curl -X POST -H "X-User: user-7" localhost:8000/orders/42

@@ -1,6 +1,6 @@
 """A FastAPI shop whose API calls and payments arrive at an analytics collector.
 
-pip install otel-analytics fastapi uvicorn opentelemetry-instrumentation-fastapi
+pip install 'otel-analytics[collector]' fastapi uvicorn opentelemetry-instrumentation-fastapi
 otel-analytics collector                  # in another terminal: http://localhost:4380
 python fastapi_app.py
 curl -X POST -H "X-User: user-7" localhost:8000/orders/42

@@ -1,6 +1,6 @@
 """A Flask shop whose API calls and payments arrive at an analytics collector.
 
-pip install otel-analytics flask opentelemetry-instrumentation-flask
+pip install 'otel-analytics[collector]' flask opentelemetry-instrumentation-flask
 otel-analytics collector                  # in another terminal: http://localhost:4380
 python flask_app.py
 curl -X POST -H "X-User: user-7" localhost:8000/orders/42

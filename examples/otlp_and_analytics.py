@@ -1,6 +1,6 @@
 """Traces by OTLP, a sample of them, and every call and payment at an analytics collector.
 
-pip install otel-analytics opentelemetry-exporter-otlp-proto-http
+pip install 'otel-analytics[collector]' opentelemetry-exporter-otlp-proto-http
 otel-analytics collector                  # in another terminal: http://localhost:4380
 python otlp_and_analytics.py
 """

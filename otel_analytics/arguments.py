@@ -51,8 +51,10 @@ def mistake_in_business_event(fields: Mapping[str, Any], event_type: Any, known:
 def _misplaced(what: str, fields: Mapping[str, Any], own: Any, words: Collection[str]) -> str:
     if _is_in(own, words):
         return ""
-    found = (f"{name}={value!r} is {what}" for name, value in fields.items() if _is_in(value, words))
-    return next(found, "")
+    for name, value in fields.items():
+        if _is_in(value, words):
+            return f"{name}={value!r} is {what}"
+    return ""
 
 
 def _is_in(value: Any, words: Collection[str]) -> bool:
@@ -60,4 +62,5 @@ def _is_in(value: Any, words: Collection[str]) -> bool:
 
 
 def _no_number(name: str, value: Any) -> str:
-    return f"{name} is a text, no number" if type(value) is str and not value.isdigit() else ""
+    is_text = type(value) is str and not value.replace(".", "", 1).isdigit()
+    return f"{name} is a text, no number" if is_text else ""

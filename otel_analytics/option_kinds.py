@@ -259,7 +259,10 @@ class BusinessEvents:
             except (json.JSONDecodeError, RecursionError):
                 raise ValueError("must be valid JSON where it begins with {") from None
         pairs = (pair.partition("=") for pair in text.split(",") if pair.strip())
-        return self.check({name.strip(): metric_type.strip() for name, _, metric_type in pairs})
+        events = {name.strip(): metric_type.strip() for name, _, metric_type in pairs}
+        if any("=" in metric_type for metric_type in events.values()):
+            raise ValueError("must be name=metric_type, separated by commas")
+        return self.check(events)
 
     def check(self, value: Any) -> dict[str, BusinessEvent]:
         """Return each name's `BusinessEvent`."""

@@ -84,6 +84,8 @@ def test_all_is_well(capsys: pytest.CaptureFixture[str]) -> None:
     ("status", "headers", "text"),
     [
         (401, {}, "write_key"),
+        (403, {}, "does not allow this write_key"),
+        (200, {"Content-Type": "text/html; charset=utf-8"}, "an HTML page"),
         (404, {}, "base URL"),
         (302, {"Location": "/elsewhere"}, "redirects are not followed"),
         (422, {"Content-Type": "text/plain"}, "app is unknown"),
@@ -128,6 +130,25 @@ def test_tls(
     assert code == (not is_trusted)
 
 
+def test_a_scheme_that_is_not_the_ports_own(capsys: pytest.CaptureFixture[str]) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("localhost").configure_cert(context)
+    with _answering(200, tls=context) as url:
+        code, found = _doctor(capsys, "--endpoint", url.replace("https", "http"))
+    assert (code, found["test event"][0]) == (1, "failed")
+    assert "begins with https://" in found["test event"][1]
+    with _answering(200) as url:
+        code, found = _doctor(capsys, "--endpoint", url.replace("http", "https"))
+    assert (code, found["tls"][0]) == (1, "failed")
+    assert "is it http://" in found["tls"][1]
+
+
+def test_a_mistyped_variable_is_a_warning() -> None:
+    found = [each for each in option_findings({}, {f"{_PREFIX}ENDPIONT": "x"}) if each.name == "environment"]
+    assert [each.level for each in found] == [Level.WARNING]
+    assert f"did you mean {_PREFIX}ENDPOINT?" in found[0].text
+
+
 def test_a_clock_that_is_wrong_is_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
     with _answering(200, {"Date": "Tue, 01 Jan 2030 00:00:00 GMT"}) as url:
         code, found = _doctor(capsys, "--endpoint", url)
@@ -166,6 +187,7 @@ def test_all_wrong_options_are_told_and_no_secret() -> None:
         ),
         ({}, "sampler", "ok", "parentbased_always_on"),
         ({"OTEL_SEMCONV_STABILITY_OPT_IN": "http/dup"}, "semantic conventions", "ok", "http/dup"),
+        ({"OTEL_SEMCONV_STABILITY_OPT_IN": "http, databse"}, "semantic conventions", "warning", "database?"),
         ({}, "service name", "warning", "OTEL_SERVICE_NAME"),
         ({"OTEL_RESOURCE_ATTRIBUTES": "a=b,service.name=shop"}, "service name", "ok", "shop"),
         ({"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "flask"}, "disabled", "warning", "flask"),

@@ -81,7 +81,7 @@ def test_a_text_where_a_number_is_meant_is_named(caplog: pytest.LogCaptureFixtur
 def test_arguments_in_their_own_places_are_no_mistake(caplog: pytest.LogCaptureFixture) -> None:
     with AnalyticsClient("http://127.0.0.1:9") as client:
         client.track_api_call("/a", "GET", 200, "user-7", 12.5)
-        client.track_view("desktop", "desktop", "visit", "mobile", "user-7", 3)
+        client.track_view("desktop", "desktop", "visit", "mobile", "user-7", "12.5")  # type: ignore[arg-type]
         client.track_engagement("purchase", "purchase", "purchase", "content")
         client.track_engagement("u", "signup", "t", "content")
         client.track_business_event("payment_processed", "payment_processed", "t")

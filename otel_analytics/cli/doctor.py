@@ -16,6 +16,7 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from difflib import get_close_matches
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any, Final, NamedTuple
@@ -23,7 +24,7 @@ from typing import Any, Final, NamedTuple
 import httpx
 
 from otel_analytics.cli.surroundings import is_entry_point, is_installed, missing_instrumentations
-from otel_analytics.config import Config, env_name
+from otel_analytics.config import Config, env_name, unknown_variables
 from otel_analytics.contract import (
     ADVERTISEMENT,
     PATHS,
@@ -165,6 +166,8 @@ def option_findings(given: Mapping[str, Any], environ: Mapping[str, str]) -> Ite
         value = getattr(config, name)
         shown = "<hidden>" if option.metadata["secret"] and value else repr(value)
         yield Finding("options", name, Level.OK, f"{shown} ({source})")
+    for unknown in unknown_variables(environ):
+        yield Finding("options", "environment", Level.WARNING, f"no option: {unknown}")
 
 
 # The way to the collector
@@ -229,9 +232,10 @@ def _encrypted(connection: socket.socket, host: str, config: Config) -> Finding:
             until = certificate.get("notAfter", "")
             return Finding("network", "tls", Level.OK, f"{encrypted.version()}, certificate until {until}")
     except OSError as error:  # ssl.SSLError is one
-        return Finding(
-            "network", "tls", Level.FAILED, f"{error}: see the options certificate, client_certificate"
-        )
+        remedy = "see the options certificate, client_certificate"
+        if "WRONG_VERSION_NUMBER" in str(error):
+            remedy = "nothing speaks TLS there: is it http:// that endpoint begins with?"
+        return Finding("network", "tls", Level.FAILED, f"{error}: {remedy}")
 
 
 def _sent(session: httpx.Client, config: Config) -> Iterator[Finding]:
@@ -251,12 +255,21 @@ def _sent(session: httpx.Client, config: Config) -> Iterator[Finding]:
 
 def _answered(answer: httpx.Response) -> Finding:
     status = answer.status_code
+    if status in _OK and _is_page(answer):
+        return Finding("network", "test event", Level.FAILED, f"{status}: {_PAGE}")
     if status in _OK:
         return Finding("network", "test event", Level.OK, f"{status}: {TEST_CONTENT} was taken")
     said = stated_reason(answer.headers.get("Content-Type", ""), answer.content)
     remedy = _REMEDIES.get(status, "redirects are not followed" if status in range(300, 400) else "")
     text = ": ".join(filter(None, (str(status), said, remedy)))
     return Finding("network", "test event", Level.FAILED, text)
+
+
+def _is_page(answer: httpx.Response) -> bool:
+    return "html" in answer.headers.get("Content-Type", "").lower() and bool(answer.content.strip())
+
+
+_PAGE: Final = "an HTML page, usually a login form or a proxy, which stores nothing: check endpoint"
 
 
 def _clock(date: str | None, now: float) -> Finding:
@@ -297,7 +310,9 @@ def _post(
             headers={**own, **{name.replace("_", "-"): value for name, value in headers.items()}},
         )
     except (httpx.HTTPError, OSError) as error:
-        return one_line(f"{type(error).__name__}: {error}")
+        cut_off = isinstance(error, httpx.RemoteProtocolError) and config.endpoint.startswith("http:")
+        remedy = ": does it speak TLS? Then endpoint begins with https://" if cut_off else ""
+        return one_line(f"{type(error).__name__}: {error}{remedy}")
 
 
 def _test_view() -> ViewEvent:
@@ -368,8 +383,14 @@ def _expected(kind: Kind, what: str, answer: httpx.Response | str, wanted: Seque
     said = stated_reason(answer.headers.get("Content-Type", ""), answer.content)
     if answer.status_code in wanted:
         return Finding("contract", name, Level.OK, str(answer.status_code))
-    text = f"{answer.status_code}, not {wanted[0]} to {wanted[-1]}" + (f": {said}" if said else "")
+    text = f"{answer.status_code}, not {_in_words(wanted)}" + (f": {said}" if said else "")
     return Finding("contract", name, Level.FAILED, text)
+
+
+def _in_words(statuses: Sequence[int]) -> str:
+    if isinstance(statuses, range):
+        return f"{statuses[0]} to {statuses[-1]}"
+    return f"{statuses[0]} to {statuses[-2]}, or {statuses[-1]}"
 
 
 def _acknowledged(kind: Kind, what: str, answer: httpx.Response | str, bad: Sequence[int]) -> Finding:
@@ -401,11 +422,24 @@ def opentelemetry_findings(environ: Mapping[str, str]) -> Iterator[Finding]:
     for signal in _SIGNALS:
         yield _exporter(signal, environ)
     yield _sampler(environ)
-    mode = environ.get("OTEL_SEMCONV_STABILITY_OPT_IN") or "not set: old names"
-    yield Finding("opentelemetry", "semantic conventions", Level.OK, f"{mode} (all are read)")
+    yield _conventions(environ.get("OTEL_SEMCONV_STABILITY_OPT_IN", ""))
     yield _service(environ)
     yield _distribution()
     yield from _instrumentations(environ)
+
+
+def _conventions(mode: str) -> Finding:
+    """Judge the mode; instrumentations pass over a word that they do not know."""
+    said = [word.strip() for word in mode.split(",")]
+    near = {word: get_close_matches(word, _CONVENTIONS, n=1) for word in said if word not in _CONVENTIONS}
+    wrong = [f"{word!r}: did you mean {meant[0]}?" for word, meant in near.items() if meant]
+    if wrong:
+        return Finding("opentelemetry", "semantic conventions", Level.WARNING, ", ".join(wrong))
+    text = f"{mode or 'not set: old names'} (all are read)"
+    return Finding("opentelemetry", "semantic conventions", Level.OK, text)
+
+
+_CONVENTIONS: Final = ("http", "http/dup", "database", "database/dup", "rpc", "rpc/dup")
 
 
 def _exporter(signal: str, environ: Mapping[str, str]) -> Finding:
