@@ -569,9 +569,21 @@ def test_a_tracked_event_without_any_span_arrives(shop: Shop) -> None:
 
 def test_an_unknown_tracked_event_is_counted_and_named(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
     track("nobody_knows_this")
-    assert "track('nobody_knows_this') is lost: not among business events" in caplog.text
+    assert "track('nobody_knows_this') gives no business event: not among business events" in caplog.text
     stats = shop.client.stats()
     assert (stats.dropped, stats.noted["unknown_event"]) == ({"invalid": 1}, 1)
+
+
+def test_so_is_one_that_a_span_has(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    with shop.provider.get_tracer("shop").start_as_current_span(
+        "POST /pay", kind=SpanKind.SERVER, attributes=ROUTE
+    ):
+        track("nobody_knows_this_either")
+        track("signed_up", **{"analytics.metric_type": "signup"})
+        track("payment_processed")
+    assert "track('nobody_knows_this_either') gives no business event" in caplog.text
+    assert len(shop.engagements()) == 2
+    assert shop.client.stats().noted["unknown_event"] == 1
 
 
 def test_where_no_spans_come_a_tracked_event_waits_for_none(collector: FaultyCollector) -> None:

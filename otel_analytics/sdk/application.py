@@ -60,8 +60,11 @@ def track(name: str, /, **attributes: Any) -> None:
     name = field_text(name)  # anything may be given, and its `__str__` may raise
     span = get_current_span()
     intakes = _intakes()
-    if any(intake.will_see(span) for intake in intakes):
+    seeing = [intake for intake in intakes if intake.will_see(span)]
+    if seeing:
         span.add_event(name, attributes)
+        for intake in seeing:
+            intake.look_at(name, attributes)
         return
     occurrence = _occurrence(name, span, attributes)
     for intake in intakes:

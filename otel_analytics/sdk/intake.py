@@ -54,6 +54,7 @@ from otel_analytics.mapping.protocol import Span as AnySpan
 from otel_analytics.mapping.reading import TOLD, TRACE_ID, NotMade, TraceOf, has_events, link_of
 from otel_analytics.mapping.reasons import NEAR_MISS, NOT_BUSINESS, REASONS, SAMPLED_OUT, UNKNOWN_PROTOCOL
 from otel_analytics.mapping.spans import SpanMapper
+from otel_analytics.mapping.values import has_any
 from otel_analytics.options import Options
 from otel_analytics.sdk.explaining import tell_left_out, tell_view, told, told_span
 from otel_analytics.sdk.sampler import counts_unsampled, leaves_out
@@ -299,9 +300,21 @@ class SpanIntake:
         except FOREIGN_ERRORS:
             log_safely(logging.DEBUG, "an event could not be made", exc_info=True)
         self.client.refuse("invalid")
+        self._tell_unknown(occurrence.name[:_LONGEST_NAME])
+
+    def look_at(self, name: str, attributes: Mapping[str, Any]) -> None:
+        """Say so where application code puts on a span, as a business event, what is none.
+
+        Args:
+            name: Its name.
+            attributes: Its attributes.
+        """
+        if not has_any(attributes, semconv.METRIC_TYPE) and self.mapper.business.known(name) is None:
+            self._tell_unknown(name[:_LONGEST_NAME])
+
+    def _tell_unknown(self, said: str) -> None:
         self.client.note("unknown_event", 1)
-        name = name_without_ids(occurrence.name[:_LONGEST_NAME])
-        why = self.mapper.business.why_not(occurrence.name[:_LONGEST_NAME])
+        name, why = name_without_ids(said), self.mapper.business.why_not(said)
         tell_once(logging.WARNING, _UNKNOWN_EVENT, name, why, what=f"unknown_event {name}")
 
     def will_see(self, span: Span) -> bool:
@@ -536,7 +549,7 @@ class _State:
 _FOLDED = "calls without a route were folded into {other}; see max_endpoints"
 _REDACTED = "spans or events came with a placeholder where a user or session was, which is nobody"
 _SPAN_LIMITS = "spans lost events before they came here; raise OTEL_SPAN_EVENT_COUNT_LIMIT"
-_UNKNOWN_EVENT = "track(%r) is lost: %s; name it in business_events"
+_UNKNOWN_EVENT = "track(%r) gives no business event: %s; name it in business_events"
 _RECORDED_TWICE = "events were recorded as a span event and as a log record, and are counted once"
 _TAKEN_TWICE = "spans came through AnalyticsSpanProcessor already, and AnalyticsSpanExporter left them alone"
 _NOTICED: Mapping[str, tuple[int, str]] = {
