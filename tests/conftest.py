@@ -8,11 +8,16 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from otel_analytics import AnalyticsClient
 from otel_analytics.delivery.backoff import RetryPolicy
 from otel_analytics.delivery.logs import forget_told, logger
 from otel_analytics.delivery.sender import Surroundings
+
+# How fast examples are made is the machine's, which runs other tests as well.
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")
 
 QuickClient = Callable[..., AnalyticsClient]
 
